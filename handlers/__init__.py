@@ -1,0 +1,1 @@
+"""Job types: what is done with the items of one request."""

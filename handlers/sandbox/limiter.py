@@ -1,0 +1,191 @@
+"""The provider's own rate limit, exact to the nanosecond.
+
+Requests are stamped at arrival, under one lock. A rolling limit of q per W admits a request at t when fewer than q were
+admitted in (t - W, t]; a fixed limit counts in [n * W, (n + 1) * W). A refused request is not counted. Written for the
+sandbox alone: nothing here is shared with the limiter it judges.
+
+Source:
+    Sliding-window log; Retry-After as in RFC 9110 section 10.2.3, whole seconds rounded up.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from handlers.sandbox.clock import NS_PER_S
+
+WindowKind = Literal["rolling", "fixed"]
+
+_PRUNE_AT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most *requests* in a window of *window_s* seconds."""
+
+    requests: int
+    window_s: float
+
+    @property
+    def window_ns(self) -> int:
+        """The window in nanoseconds."""
+        return round(self.window_s * NS_PER_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What became of one arrival: its ledger time, and the seconds to wait when it was refused."""
+
+    at_ns: int
+    retry_after_s: int | None = None
+
+    @property
+    def is_admitted(self) -> bool:
+        """True when the request may be served."""
+        return self.retry_after_s is None
+
+
+@dataclass(slots=True)
+class _Competitor:
+    """Another client of the same app, taking slots at a steady rate until it ends."""
+
+    interval_ns: int
+    next_ns: int
+    until_ns: int
+
+
+def parse_limits(text: str) -> tuple[Limit, ...]:
+    """Read ``100/60`` or ``100/60,10/1``: requests per seconds.
+
+    Raises:
+        ValueError: The text names no limit, or a number in it is not positive.
+    """
+    limits = []
+    for part in text.replace(";", ",").split(","):
+        requests, slash, window_s = part.strip().partition("/")
+        try:
+            limit = Limit(int(requests), float(window_s))
+        except ValueError:
+            limit = Limit(0, 0)
+        if not slash or limit.requests < 1 or not 0 < limit.window_s < math.inf:
+            raise ValueError(f"limit {part.strip()!r} is not REQUESTS/SECONDS, such as 100/60")
+        limits.append(limit)
+    return tuple(limits)
+
+
+class Limiter:
+    """All limits of one app, checked together: a request is counted by all of them or by none.
+
+    Args:
+        limits: What to hold.
+        kind: How windows lie; ``fixed`` ones begin at multiples of their length.
+        clock: Gives ledger time in nanoseconds; never falls.
+    """
+
+    def __init__(self, limits: Iterable[Limit], *, kind: WindowKind, clock: Callable[[], int]) -> None:
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._kind: WindowKind = kind
+        self._limits = tuple(limits)
+        self._longest_ns = max(limit.window_ns for limit in self._limits)
+        self._admitted_ns: list[int] = []
+        self._scale: tuple[float, int] | None = None
+        self._competitor: _Competitor | None = None
+        self._blocked_until_ns = 0
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The limits as configured, without a temporary scale."""
+        return self._limits
+
+    @property
+    def kind(self) -> WindowKind:
+        """How the windows lie."""
+        return self._kind
+
+    def admit(self) -> Admission:
+        """Stamp an arrival and count it, or refuse it."""
+        with self._lock:
+            now_ns = self._clock()
+            self._run_competitor(now_ns)
+            free_at_ns = max(self._free_at_ns(now_ns), self._blocked_until_ns)
+            if free_at_ns > now_ns:
+                return Admission(now_ns, max(1, -((now_ns - free_at_ns) // NS_PER_S)))
+            self._admitted_ns.append(now_ns)
+            self._prune(now_ns)
+            return Admission(now_ns)
+
+    def stamp(self) -> Admission:
+        """Stamp an arrival that no limit counts, such as a token refresh."""
+        return Admission(self._clock())
+
+    def restore(self, admitted_ns: Iterable[int]) -> None:
+        """Take over what an earlier process admitted, so that a restart forgets nothing."""
+        with self._lock:
+            self._admitted_ns = sorted([*admitted_ns, *self._admitted_ns])
+            self._prune(self._clock())
+
+    def configure(self, limits: Iterable[Limit], kind: WindowKind | None = None) -> None:
+        """Replace the limits; what was admitted stays counted."""
+        with self._lock:
+            self._limits = tuple(limits)
+            self._kind = kind or self._kind
+            self._longest_ns = max(self._longest_ns, *(limit.window_ns for limit in self._limits))
+
+    def scale(self, factor: float, *, for_s: float) -> None:
+        """Multiply every limit by *factor* (at least one request stays) for *for_s* seconds."""
+        with self._lock:
+            self._scale = (factor, self._clock() + round(for_s * NS_PER_S))
+
+    def compete(self, rate_per_s: float, *, for_s: float) -> None:
+        """Let another client take *rate_per_s* slots for *for_s* seconds; it respects the limit as well."""
+        with self._lock:
+            now_ns = self._clock()
+            until_ns = now_ns + round(for_s * NS_PER_S)
+            self._competitor = _Competitor(max(1, round(NS_PER_S / rate_per_s)), now_ns, until_ns)
+
+    def block(self, *, for_s: float) -> None:
+        """Refuse everything for *for_s* seconds, as providers do after a long Retry-After."""
+        with self._lock:
+            self._blocked_until_ns = max(self._blocked_until_ns, self._clock() + round(for_s * NS_PER_S))
+
+    def _free_at_ns(self, now_ns: int) -> int:
+        """Return the first instant at which every limit has a slot; at most *now_ns* when all have one now."""
+        return max(self._free_at_of(limit, now_ns) for limit in self._limits)
+
+    def _free_at_of(self, limit: Limit, now_ns: int) -> int:
+        quota = self._quota(limit, now_ns)
+        admitted_ns, window_ns = self._admitted_ns, limit.window_ns
+        if self._kind == "fixed":
+            opens_ns = now_ns - now_ns % window_ns
+            used = len(admitted_ns) - bisect_left(admitted_ns, opens_ns)
+            return now_ns if used < quota else opens_ns + window_ns
+        used = len(admitted_ns) - bisect_right(admitted_ns, now_ns - window_ns)
+        return now_ns if used < quota else admitted_ns[-quota] + window_ns
+
+    def _quota(self, limit: Limit, now_ns: int) -> int:
+        if self._scale is None or now_ns >= self._scale[1]:
+            return limit.requests
+        return max(1, math.floor(limit.requests * self._scale[0]))
+
+    def _run_competitor(self, now_ns: int) -> None:
+        """Catch up with the other client: it needs no thread, because nobody looks in between."""
+        other = self._competitor
+        if other is None:
+            return
+        while other.next_ns <= min(now_ns, other.until_ns):
+            if self._free_at_ns(other.next_ns) <= other.next_ns:
+                self._admitted_ns.append(other.next_ns)
+            other.next_ns += other.interval_ns
+        if other.next_ns > other.until_ns:
+            self._competitor = None
+
+    def _prune(self, now_ns: int) -> None:
+        if len(self._admitted_ns) >= _PRUNE_AT:
+            # One window more than counted: a fixed window may have opened just before.
+            del self._admitted_ns[: bisect_left(self._admitted_ns, now_ns - 2 * self._longest_ns)]

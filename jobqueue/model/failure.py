@@ -1,0 +1,122 @@
+"""What follows from an error a handler raised for a whole request, as a pure function.
+
+Budgets are kept apart: a throttle uses up nothing, an outage only time, a bug its own few tries. Only what the provider
+says about an item uses up that item's attempts.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from random import Random
+
+from jobqueue.errors import (
+    AuthorizationExpired,
+    BatchRejected,
+    ItemRejected,
+    OutcomeUnknown,
+    ProviderUnavailable,
+    RateLimited,
+)
+from jobqueue.model.item import ItemError
+from jobqueue.model.worker import WorkerConfig
+
+_TRACEBACK_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known about the request.
+
+    Attributes:
+        item_count: Its items.
+        failures: Outages and bugs before this one.
+        first_sent_ago_s: Since the batch was first sent.
+        is_effect: Whether the request was the effect, not a look.
+        is_idempotent: Whether repeating it is harmless.
+    """
+
+    item_count: int
+    failures: int
+    first_sent_ago_s: float
+    is_effect: bool
+    is_idempotent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatLater:
+    """Send the same batch again.
+
+    Attributes:
+        due_in_s: Not before; 0 leaves the time to the limiter.
+        is_failure: Whether it counts as a failure of the batch.
+        is_in_doubt: Whether the effect may have taken place.
+        pause_reason: Set when a person must act first: the job pauses.
+    """
+
+    due_in_s: float
+    is_failure: bool
+    is_in_doubt: bool
+    pause_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitBatch:
+    """Send it in two halves."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailItems:
+    """Its items end here; *is_unconfirmed* when the effect may have taken place."""
+
+    error: ItemError
+    is_unconfirmed: bool = False
+
+
+Consequence = RepeatLater | SplitBatch | FailItems
+
+
+def consequence(error: BaseException, facts: Facts, config: WorkerConfig, random: Random) -> Consequence:
+    """What to do after *error*."""
+    match error:
+        case RateLimited():
+            return RepeatLater(0.0, is_failure=False, is_in_doubt=False)
+        case AuthorizationExpired():
+            return RepeatLater(0.0, is_failure=False, is_in_doubt=False, pause_reason=f"needs_authorization: {error}")
+        case ProviderUnavailable(is_size_caused=True) if facts.item_count > 1:
+            return SplitBatch()
+        case ProviderUnavailable(was_sent=was_sent):
+            return _outage(error, facts, config, random, is_in_doubt=was_sent and facts.is_effect)
+        case OutcomeUnknown():
+            return _outage(error, facts, config, random, is_in_doubt=facts.is_effect)
+        case BatchRejected() | ItemRejected() if facts.item_count > 1:
+            return SplitBatch()
+        case ItemRejected(code=code):
+            return FailItems(ItemError(code, str(error)))
+        case BatchRejected():
+            return FailItems(ItemError("rejected", str(error)))
+        case _:
+            return _bug(error, facts, config, random)
+
+
+def _outage(
+    error: BaseException, facts: Facts, config: WorkerConfig, random: Random, *, is_in_doubt: bool
+) -> Consequence:
+    if facts.first_sent_ago_s > config.outage_budget_s:
+        words = f"the provider was out for more than {config.outage_budget_s:.0f} s: {error}"
+        code = "unconfirmed" if is_in_doubt else "provider_unavailable"
+        return FailItems(ItemError(code, words), is_unconfirmed=is_in_doubt)
+    due_in_s = config.outage.delay_s(facts.failures + 1, random) or config.outage.cap_s
+    return RepeatLater(due_in_s, is_failure=True, is_in_doubt=is_in_doubt)
+
+
+def _bug(error: BaseException, facts: Facts, config: WorkerConfig, random: Random) -> Consequence:
+    if facts.failures + 1 < config.max_bugs:
+        delay_s = config.outage.delay_s(facts.failures + 1, random) or config.outage.cap_s
+        return RepeatLater(delay_s, is_failure=True, is_in_doubt=facts.is_effect)
+    if facts.item_count > 1:
+        return SplitBatch()
+    # Frames name files and lines; local values, which may hold a secret, are not part of them.
+    frames = "".join(traceback.format_tb(error.__traceback__)).splitlines()[-_TRACEBACK_LINES:]
+    words = f"{type(error).__name__}: {error}\n" + "\n".join(frames)
+    return FailItems(ItemError("handler_error", words), is_unconfirmed=facts.is_effect and not facts.is_idempotent)

@@ -1,0 +1,2 @@
+-- Forgets the given keys.
+return redis.call('DEL', unpack(KEYS))

@@ -1,0 +1,167 @@
+"""Limits and what must outlive Redis: configurations, cool-downs, breakers, and the requests sent within a window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jobqueue.errors import NotFoundError
+from jobqueue.handler import Endpoint
+from jobqueue.model.batching import BatchConfig
+from jobqueue.model.breaker import BreakerConfig, BreakerStatus, CircuitBreakerState
+from jobqueue.model.limit import Cooldown, ProviderLimits, RateLimitConfig, ScopeKind, WindowMode
+from jobqueue.store.database import Database
+
+LONGEST_REQUEST_S = 30.0
+"""Observe and effect of one batch, each at its deadline, and the record between them."""
+
+
+def provider_limits(database: Database, provider: str) -> ProviderLimits:
+    """The configured limits of *provider*; none at all when it has no configuration."""
+    rows = database.rows("rate_limit_configs", {"provider": provider})
+    configs = tuple(
+        RateLimitConfig(
+            scope_kind=ScopeKind(row["scope_kind"]),
+            windows=row["windows"],
+            unit_windows=row["unit_windows"],
+            mode=WindowMode(row["mode"]),
+            max_concurrency=row["max_concurrency"],
+            cooldown_default_s=row["cooldown_default_s"],
+            breaker=BreakerConfig(**row["breaker"]),
+        )
+        for row in rows
+    )
+    return ProviderLimits(provider, configs, longest_request_s=LONGEST_REQUEST_S)
+
+
+def set_limits(
+    database: Database,
+    config: RateLimitConfig,
+    provider: str,
+    *,
+    keeps_concurrency: bool,
+) -> None:
+    """Store the windows, mode and concurrency of one level of *provider*."""
+    database.rows(
+        "set_rate_limit_config",
+        {
+            "provider": provider,
+            "scope_kind": config.scope_kind,
+            "windows": config.windows,
+            "unit_windows": config.unit_windows,
+            "mode": config.mode,
+            "max_concurrency": config.max_concurrency,
+            "keeps_concurrency": keeps_concurrency,
+        },
+    )
+
+
+def batch_config(database: Database, provider: str, operation: str, *, largest: int) -> BatchConfig:
+    """The batch sizes of an operation, never beyond *largest*, the most its API takes."""
+    row = database.row("batch_config", {"provider": provider, "operation": operation})
+    if row is None:
+        return BatchConfig(1, largest, largest)
+    top = min(row["max_size"], largest)
+    return BatchConfig(min(row["min_size"], top), min(row["optimal_size"], top), top)
+
+
+def set_batch_config(database: Database, provider: str, operation: str, config: BatchConfig) -> None:
+    """Store the batch sizes of an operation; ``*`` stands for all others."""
+    database.rows(
+        "set_batch_config",
+        {
+            "provider": provider,
+            "operation": operation,
+            "min_size": config.min_size,
+            "optimal_size": config.optimal_size,
+            "max_size": config.max_size,
+        },
+    )
+
+
+def endpoint(database: Database, provider: str) -> Endpoint:
+    """Where *provider* is reached, by its row.
+
+    Raises:
+        NotFoundError: It has no row.
+    """
+    row = database.row("provider", {"name": provider})
+    if row is None:
+        raise NotFoundError(f"provider {provider!r} is not configured.", remedy="List them: jobqueue providers list")
+    return Endpoint(row["base_url"], row["token_url"])
+
+
+def list_providers(database: Database) -> list[dict[str, Any]]:
+    """All providers by name: name, base_url, token_url."""
+    return database.rows("list_providers")
+
+
+def set_endpoint(database: Database, provider: str, *, base_url: str | None, token_url: str | None) -> Endpoint:
+    """Change where *provider* is reached; None leaves a value as it is.
+
+    Raises:
+        NotFoundError: It has no row.
+    """
+    row = database.row("set_provider", {"name": provider, "base_url": base_url, "token_url": token_url})
+    if row is None:
+        raise NotFoundError(f"provider {provider!r} is not configured.", remedy="List them: jobqueue providers list")
+    return Endpoint(row["base_url"], row["token_url"])
+
+
+def save_cooldowns(database: Database, provider: str, cooldowns: Sequence[Cooldown]) -> None:
+    """Keep cool-downs where a Redis flush cannot take them; a longer one stays."""
+    for cooldown in cooldowns:
+        database.rows(
+            "save_cooldown",
+            {
+                "scope": cooldown.scope_name,
+                "provider": provider,
+                "remaining_s": cooldown.remaining_s,
+                "reason": cooldown.reason,
+            },
+        )
+
+
+def save_breakers(database: Database, provider: str, breakers: Sequence[CircuitBreakerState]) -> None:
+    """Keep breakers that opened or closed."""
+    for breaker in breakers:
+        database.rows(
+            "save_breaker",
+            {
+                "scope": breaker.scope_name,
+                "provider": provider,
+                "state": breaker.status,
+                "open_for_s": breaker.open_remaining_s if breaker.status is BreakerStatus.OPEN else None,
+                "opened": breaker.opens,
+            },
+        )
+
+
+def begin_epoch(database: Database, provider: str, run_id: str) -> int:
+    """A new epoch of the provider's limiter: intents whose grants came from an older one can no longer be recorded."""
+    row = database.row("begin_epoch", {"provider": provider, "run_id": run_id})
+    assert row is not None  # noqa: S101 - INSERT … ON CONFLICT DO UPDATE always returns the row
+    return int(row["epoch"])
+
+
+def sent_since(database: Database, provider: str, since_s: float) -> list[dict[str, Any]]:
+    """Sends that were answered within *since_s* or may be on the wire; see ``queries/sent_since.sql``."""
+    escaped = provider.replace("_", r"\_")
+    return database.rows("sent_since", {"provider": provider, "prefix": f"{escaped}/%", "since_s": since_s})
+
+
+def cooldowns(database: Database, provider: str) -> list[Cooldown]:
+    """Pauses that have not lifted yet."""
+    rows = database.rows("cooldowns", {"provider": provider})
+    return [Cooldown(row["scope"], row["remaining_s"], row["reason"]) for row in rows]
+
+
+def breakers(database: Database, provider: str) -> list[CircuitBreakerState]:
+    """Breakers that are not closed."""
+    return [
+        CircuitBreakerState(
+            row["scope"], BreakerStatus(row["state"]), row["opened"], max(0.0, row["open_for_s"] or 0.0)
+        )
+        for row in database.rows("breakers", {"provider": provider})
+        if row["state"] != BreakerStatus.CLOSED
+    ]

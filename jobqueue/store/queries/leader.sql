@@ -1,0 +1,1 @@
+SELECT holder FROM leader_leases WHERE role = %(role)s AND lease_until > now()

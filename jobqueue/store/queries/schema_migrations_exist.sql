@@ -1,0 +1,1 @@
+SELECT 1 AS yes WHERE to_regclass('schema_migrations') IS NOT NULL

@@ -1,0 +1,1 @@
+DELETE FROM leader_leases WHERE role = %(role)s AND holder = %(holder)s

@@ -1,0 +1,1 @@
+"""Forward-only SQL migrations; `jobqueue.store.migrate` applies them in the order of their numbers."""
