@@ -20,7 +20,7 @@ CREATE TABLE rate_limit_configs (
     updated_at      timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (provider, scope_kind),
     CONSTRAINT rate_limit_configs_scope_kind_known CHECK (scope_kind IN ('provider', 'account')),
-    CONSTRAINT rate_limit_configs_mode_known CHECK (mode IN ('strict', 'eager')),
+    CONSTRAINT rate_limit_configs_mode_known CHECK (mode IN ('strict')),
     CONSTRAINT rate_limit_configs_concurrency_positive CHECK (max_concurrency IS NULL OR max_concurrency > 0),
     CONSTRAINT rate_limit_configs_cooldown_positive CHECK (cooldown_default_s > 0)
 );

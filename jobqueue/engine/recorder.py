@@ -134,6 +134,7 @@ class Draft:
                     "no": no,
                     "idempotency_key": half.idempotency_key,
                     "attempt": half.attempt,
+                    "failures": half.failures,
                     "is_isolated": is_isolated,
                     "has_effect": half.is_effect_in_doubt,
                     "due_in_s": 0.0,

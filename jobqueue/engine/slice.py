@@ -1,8 +1,8 @@
 """A slice: claim due parts of one job, work on them for a bounded time, park or finish.
 
-The main thread alone touches Postgres and Redis; the crew's threads wait for the provider. No transaction is open while a
-request is on the wire: every intent is committed before its request, every outcome after its answer, both together wherever
-they meet.
+The main thread alone touches Postgres and Redis; the crew's threads wait for the provider. No transaction is open while
+a request is on the wire: every intent is committed before its request, every outcome after its answer, both together
+wherever they meet.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ class Slice:
         self._heartbeat.start()
         try:
             while True:
+                if self._flights:
+                    self._collect(0.0)
                 action = next_action(self._snapshot())
                 match action:
                     case Send(count=count):
@@ -224,23 +226,27 @@ class Slice:
         self._commit()
 
     def _take(self, count: int) -> list[Flight]:
+        """Up to *count* batches, in turn from the parts that have one ready; a suspect comes alone."""
         size = self._gate.batch_size()
         now_s = self._clock()
-        flights: list[Flight] = []
         parts = sorted(self._parts.values(), key=lambda part: not part.is_next_isolated(now_s))
+        flights: list[Flight] = []
         while len(flights) < count:
-            taken = [flight for part in parts[: count - len(flights)] if (flight := part.take(size, now_s))]
-            for flight in taken:
-                if self._context.operation.is_ordered:
-                    parts = [part for part in parts if part.part != flight.part]
+            taken = []
+            for part in parts[:]:
+                flight = part.take(size, now_s) if len(flights) + len(taken) < count else None
+                if flight is None:
+                    continue
                 if flight.is_isolated:
                     for other in reversed(flights + taken):
-                        if other is not flight:
-                            self._parts[other.part].put_back(other, now_s)
+                        self._parts[other.part].put_back(other, now_s)
                     return [flight]
-            flights += taken
+                taken.append(flight)
+                if self._context.operation.is_ordered:
+                    parts.remove(part)
             if not taken:
                 break
+            flights += taken
         return flights
 
     def _commit(self) -> None:
@@ -311,9 +317,12 @@ class Slice:
         self._gate.settle()
         longest_s = self._tools.config.poll_s
         timeout_s = longest_s if for_s is None else min(for_s, longest_s)
-        if not self._flights:
+        if self._flights:
+            self._collect(timeout_s)
+        else:
             time.sleep(max(0.0, timeout_s))
-            return
+
+    def _collect(self, timeout_s: float) -> None:
         for answer in self._crew.answers(timeout_s):
             flight = answer.flight
             self._flights.discard(id(flight))

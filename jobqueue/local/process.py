@@ -92,6 +92,8 @@ class KeptProcess:
         except BaseException:
             self._close()
             self._keeper.wait()
+            if self.output is not None:
+                self.output.close()
             raise
 
     @property

@@ -26,6 +26,7 @@ __all__ = ["ProcessSpec", "Supervisor", "line_writer", "parse_procfile"]
 LONGEST_LINE_BYTES = 65_536
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
+LAST_LINES_S = 5.0
 # A process that lived this long has not failed at starting: the pauses begin anew.
 STEADY_S = 10.0
 # Bright first, and no red: that reads as an error.
@@ -117,17 +118,23 @@ class _Child:
 
     def _live(self, process: KeptProcess) -> None:
         """Pass on its lines until it has ended."""
-        if process.output is None:
-            raise AssertionError("the output is a pipe")
-        with process.output:
-            while raw := process.output.readline(LONGEST_LINE_BYTES):
-                self._say(self.spec.name, raw.decode(errors="replace").rstrip())
+        reader = threading.Thread(target=self._read, args=(process,), name=f"lines-{self.spec.name}", daemon=True)
+        reader.start()
+        # Not after the output's end: a horse may hold that open, and this wait is what ends a horse whose keeper died.
         code = process.wait()
+        reader.join(LAST_LINES_S)
         with self._lock:
             self.exit_code = code
             self._process = None
         self._say(self.spec.name, f"ended {_how(code)}")
         self._is_gone.set()
+
+    def _read(self, process: KeptProcess) -> None:
+        if process.output is None:
+            raise AssertionError("the output is a pipe")
+        with process.output:
+            while raw := process.output.readline(LONGEST_LINE_BYTES):
+                self._say(self.spec.name, raw.decode(errors="replace").rstrip())
 
 
 class Supervisor:

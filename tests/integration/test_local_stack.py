@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 import psycopg
@@ -30,6 +31,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become 
 HOLD = """
 import sys
 from pathlib import Path
+from typing import Protocol
 from jobqueue.local import LocalStack
 with LocalStack(Path(sys.argv[1])) as stack:
     print(stack.valkey.pid, stack.postgres.pid, flush=True)
@@ -57,7 +59,16 @@ def hold_stack(root: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]
     return holder, servers
 
 
-def write_both(stack: LocalStack, text: str) -> None:
+class Addresses(Protocol):
+    @property
+    def redis_url(self) -> str: ...
+
+    @property
+    def database_url(self) -> str: ...
+
+
+def write_both(stack: Addresses, text: str) -> None:
+    """Put *text* into both servers."""
     with redis.Redis.from_url(stack.redis_url) as client:
         client.set("kept", text)
         # Valkey syncs every second; a write that was read back is in its file, but perhaps not yet on the disk.
@@ -66,7 +77,8 @@ def write_both(stack: LocalStack, text: str) -> None:
         connection.execute("CREATE TABLE kept AS SELECT %s AS text", [text])
 
 
-def read_both(stack: LocalStack) -> list[str]:
+def read_both(stack: Addresses) -> list[str]:
+    """Return what `write_both` put there."""
     with redis.Redis.from_url(stack.redis_url, decode_responses=True) as client:
         first = client.get("kept")
     with psycopg.connect(stack.database_url) as connection:
@@ -87,7 +99,7 @@ def test_second_start_keeps_data_and_ports(project):
 def test_kill_9_of_the_starter_leaves_no_server_and_no_data_is_lost(project):
     """When the starter is killed its servers end too, and the next start finds their data."""
     holder, servers = hold_stack(project)
-    write_both(stack_of(project), "hello")
+    write_both(Settings.from_environ({}, cwd=project), "hello")
     family = [*psutil.Process(holder.pid).children(recursive=True), *servers]
     holder.kill()
     holder.communicate()
@@ -97,23 +109,12 @@ def test_kill_9_of_the_starter_leaves_no_server_and_no_data_is_lost(project):
         assert read_both(stack) == ["hello", "hello"]
 
 
-def stack_of(root: Path) -> LocalStack:
-    """Return handles for the stack that another process runs in *root*, enough to connect to it."""
-    settings = Settings.from_environ({}, cwd=root)
-
-    class Addresses:
-        redis_url = settings.redis_url
-        database_url = settings.database_url
-
-    return Addresses()  # type: ignore[return-value]
-
-
 def test_start_ends_what_a_killed_keeper_left(project):
-    """A server that survived because its keeper was killed and cut off is ended by the next start, which then runs its own."""
+    """A server that survived because its keeper was killed is ended by the next start, which then runs its own."""
     with LocalStack(project) as stack:
         write_both(stack, "hello")
     valkey = stack.valkey
-    # A Valkey on the project's data that no keeper watches, as after the kill of a keeper on a system without PDEATHSIG.
+    # No keeper watches this one, as after the kill of a keeper on a system without PR_SET_PDEATHSIG.
     stray = subprocess.Popen(valkey.command(), cwd=valkey.directory, stdout=subprocess.DEVNULL)
     valkey.record(stray.pid)
     with LocalStack(project) as stack:
@@ -265,15 +266,14 @@ def test_data_of_another_version_is_refused(project):
 
 
 def test_failed_start_leaves_nothing_behind(project):
-    """When Postgres cannot start, Valkey is stopped, the directory is free again, and the error shows the end of the log."""
+    """When Postgres cannot start, Valkey is stopped, the directory is free again, and the error shows the log."""
     with LocalStack(project) as stack:
         configuration = stack.postgres.directory / "data" / "postgresql.conf"
     configuration.write_text("no_such_setting = 1\n")
+    before = set(psutil.Process().children(recursive=True))
     with pytest.raises(ServerUnavailableError, match="no_such_setting"):
         LocalStack(project).start()
-    assert [
-        child for child in psutil.Process().children(recursive=True) if str(project) in " ".join(child.cmdline())
-    ] == []
+    assert set(psutil.Process().children(recursive=True)) == before
     configuration.write_text("")
     with LocalStack(project) as stack:
         write_both(stack, "hello")
@@ -298,7 +298,13 @@ def test_ephemeral_stack_removes_its_data():
 
 def test_killed_ephemeral_stack_is_cleared_by_the_next(monkeypatch):
     """What a killed test run left behind goes when the next one starts; what still runs stays."""
-    code = "import sys; from jobqueue.local import *\nwith ephemeral_stack() as s: print(s.root, flush=True); sys.stdin.read()"
+    code = """
+import sys
+from jobqueue.local import ephemeral_stack
+with ephemeral_stack() as stack:
+    print(stack.root, flush=True)
+    sys.stdin.read()
+"""
     starter = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert starter.stdout is not None
     root = Path(starter.stdout.readline().strip())
@@ -376,12 +382,11 @@ def test_state_of_another_user_is_refused(project):
 
 def test_orderly_end_of_the_starter_stops_the_servers(project):
     """A starter that ends by itself, without stopping its stack, leaves no server."""
-    code = HOLD.replace(
-        "with LocalStack(Path(sys.argv[1])) as stack:", "stack = LocalStack(Path(sys.argv[1]))\nstack.start()\nif True:"
-    )
-    starter = subprocess.Popen(
-        [sys.executable, "-c", code, str(project)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    held = "with LocalStack(Path(sys.argv[1])) as stack:"
+    unheld = "stack = LocalStack(Path(sys.argv[1]))\nstack.start()\nif True:"
+    assert held in HOLD
+    command = [sys.executable, "-c", HOLD.replace(held, unheld), str(project)]
+    starter = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert starter.stdout is not None
     servers = [psutil.Process(int(pid)) for pid in starter.stdout.readline().split()]
     family = {*servers, *psutil.Process(starter.pid).children(recursive=True)}

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 import pytest
@@ -21,30 +22,40 @@ from jobqueue.settings import child_environment
 
 LIMIT_S = 30.0
 # Like an RQ worker: the horse leaves the worker's process group, and outlives a worker that is killed.
-WORKER = """
-import os, signal, sys, time
+WORKER = r"""
+import os, signal, time
 horse = os.fork()
 if horse == 0:
     {leave}
-    print("horse", os.getpid(), flush=True)
+    # In one write: print may use several, and those of two processes mix.
+    os.write(1, b"horse %d\n" % os.getpid())
     while True: time.sleep(60)
-signal.signal(signal.SIGTERM, lambda *_: (os.kill(horse, signal.SIGKILL), os.waitpid(horse, 0), print("bye", flush=True), sys.exit(7)))
-print("worker", os.getpid(), flush=True)
+def end(*_):
+    os.kill(horse, signal.SIGKILL)
+    os.waitpid(horse, 0)
+    os.write(1, b"bye\n")
+    os._exit(7)
+signal.signal(signal.SIGTERM, end)
+os.write(1, b"worker %d\n" % os.getpid())
 while True: time.sleep(60)
 """
-STUBBORN = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
-)
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(600)
+"""
 SUPERVISE = """
 import sys
 from jobqueue.local import *
 from jobqueue.settings import child_environment
-specs = [ProcessSpec(name=str(n), argv=(sys.executable, "-c", code), env=child_environment()) for n, code in enumerate(sys.argv[1:])]
+specs = [ProcessSpec(name="0", argv=(sys.executable, "-c", sys.argv[1]), env=child_environment())]
 sys.exit(Supervisor(specs, on_line=lambda name, line: print(name, line, flush=True), grace_s=5).run())
 """
 
 
 def spec(name: str, code: str, *, restart: bool = False) -> ProcessSpec:
+    """Return a process that runs Python *code*."""
     return ProcessSpec(name=name, argv=(sys.executable, "-c", code), env=child_environment(), restart=restart)
 
 
@@ -68,11 +79,13 @@ class Lines:
 
 @pytest.fixture
 def lines() -> Lines:
+    """Collects what the supervisor says."""
     return Lines()
 
 
-def read_until(stream, marks: list[str]) -> list[int]:
+def read_until(stream: TextIO | None, marks: list[str]) -> list[int]:
     """Return the numbers that follow *marks*, each of which must come in the stream."""
+    assert stream is not None
     found: dict[str, int] = {}
     while len(found) < len(marks):
         line = stream.readline()
@@ -113,16 +126,17 @@ def test_kill_9_of_the_supervisor_ends_who_ignores_sigterm():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG")
-def test_kill_9_of_a_keeper_ends_its_program_and_horse(lines):
+@pytest.mark.parametrize("code", [WORKER, WORKER.replace("signal.SIGTERM, end", "signal.SIGTERM, signal.SIG_DFL")])
+def test_kill_9_of_a_keeper_ends_its_program_and_horse(lines, code):
     """A keeper that is killed takes its program with it, the supervisor sees to the horse and starts all anew."""
-    with Supervisor([spec("w", WORKER.format(leave="os.setpgrp()"), restart=True)], on_line=lines) as supervisor:
-        family = [psutil.Process(int(lines.wait_for("w", mark))) for mark in ("horse ",)]
+    with Supervisor([spec("w", code.format(leave="os.setpgrp()"), restart=True)], on_line=lines) as supervisor:
+        horse = psutil.Process(int(lines.wait_for("w", "horse ")))
         worker = psutil.Process(supervisor.pids()["w"])
         keeper = worker.parent()
         assert keeper is not None
         keeper.kill()
-        assert psutil.wait_procs([*family, worker], timeout=LIMIT_S)[1] == []
-        lines.wait_for("w", "horse ")
+        assert psutil.wait_procs([horse, worker], timeout=LIMIT_S)[1] == []
+        assert int(lines.wait_for("w", "horse ")) != horse.pid
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)])
@@ -170,7 +184,16 @@ def test_stop_kills_who_ignores_sigterm(lines):
 
 def test_orderly_end_of_a_worker_takes_its_orphans_along(lines):
     """What a process leaves running when it ends by itself is killed, so a restart never meets its own past."""
-    code = "import os, time\nif os.fork() == 0:\n    os.setsid(); print('orphan', os.getpid(), flush=True); time.sleep(600)\ntime.sleep(.1)"
+    code = r"""
+import os, time
+ready, tell = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    os.write(1, b"orphan %d\n" % os.getpid())
+    os.write(tell, b"x")
+    time.sleep(600)
+os.read(ready, 1)
+"""
     with Supervisor([spec("p", code)], on_line=lines):
         orphan = int(lines.wait_for("p", "orphan"))
         assert lines.wait_for("p", "ended ") == "with code 0"
@@ -261,7 +284,7 @@ def test_exit_code_and_signal_are_the_programs():
 
 def test_program_starts_with_default_signals(lines):
     """The keeper ignores Ctrl-C and hang-ups, its program does not inherit that."""
-    code = "import signal as s; print([s.getsignal(n).name for n in (s.SIGHUP, s.SIGTERM)], s.pthread_sigmask(s.SIG_BLOCK, []))"
+    code = "from signal import *; print([getsignal(n).name for n in (SIGHUP, SIGTERM)], pthread_sigmask(SIG_BLOCK, []))"
     with Supervisor([spec("p", code)], on_line=lines):
         assert lines.wait_for("p", "[") == "'SIG_DFL', 'SIG_DFL'] set()"
 
@@ -315,12 +338,12 @@ def test_bad_procfile_names_the_line(tmp_path, text, problem):
 
 def test_missing_procfile_is_named(tmp_path):
     """A Procfile that is not there is named."""
-    with pytest.raises(ConfigurationError, match="Cannot read .*Procfile"):
+    with pytest.raises(ConfigurationError, match=r"Cannot read .*Procfile"):
         parse_procfile(tmp_path / "Procfile", {})
 
 
 def test_taken_port_of_a_procfile_is_replaced(tmp_path):
-    """A default port is used if free, else another that the process's environment names; one that is set is used as it is."""
+    """A default port is used if free, else another, put in the process's environment; one that is set stays."""
     file = tmp_path / "Procfile"
     with socket.socket() as taker:
         taker.bind(("127.0.0.1", 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -16,13 +16,13 @@ from jobqueue.errors import HandlerError, OutcomeUnknown, ProviderUnavailable
 
 TOKEN = "canary-4f1e0c7d"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-Script = Callable[[socket.socket], None]
+Script = Callable[["ScriptedServer", socket.socket], None]
 
 
 class ScriptedServer:
     """Each connection is handled by the next script; `requests` keeps the head of everything that arrived."""
 
-    def __init__(self, scripts: list[Script]) -> None:
+    def __init__(self, scripts: Sequence[Script]) -> None:
         self._scripts = scripts
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -36,7 +36,7 @@ class ScriptedServer:
             with suppress(OSError):
                 connection, _ = self._listener.accept()
                 with connection:
-                    script(connection)
+                    script(self, connection)
 
     def read(self, connection: socket.socket) -> None:
         """Take one request without a body off the wire."""
@@ -55,11 +55,9 @@ class ScriptedServer:
 
 
 @contextmanager
-def serving(*scripts: Callable[[ScriptedServer, socket.socket], None]) -> Iterator[ScriptedServer]:
+def serving(*scripts: Script) -> Iterator[ScriptedServer]:
     """A server for as many connections as there are scripts."""
-    bound: list[Script] = []
-    server = ScriptedServer(bound)
-    bound.extend(lambda connection, script=script: script(server, connection) for script in scripts)
+    server = ScriptedServer(scripts)
     try:
         yield server
     finally:

@@ -17,11 +17,12 @@ from jobqueue.model.item import Item, ItemOutcome, ItemStatus, JournalEntry
 from jobqueue.model.job import Job, JobRequest, JobStatus, Priority
 
 
-def job(provider: str, operation: str, kind: str = "enforcement") -> Job:
+def job(provider: str, operation: str) -> Job:
+    """A running job."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     return Job(
         id=7,
-        type=kind,
+        type="enforcement",
         provider=provider,
         account="demo",
         operation=operation,
@@ -41,11 +42,13 @@ def job(provider: str, operation: str, kind: str = "enforcement") -> Job:
 
 
 def call(provider: Provider, operation: str, *items: Item) -> Call:
+    """A call whose endpoint nobody serves."""
     one = provider.operations[operation]
     return Call(job(provider.name, operation), one, provider, Endpoint("http://127.0.0.1:9"), items, "key", 1.0)
 
 
 def request(provider: str, operation: str) -> JobRequest:
+    """What a user asks for."""
     return JobRequest("enforcement", provider, operation=operation)
 
 

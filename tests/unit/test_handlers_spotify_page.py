@@ -20,6 +20,7 @@ INSERT = SpotifyProvider.operations["insert_into_playlist"]
 
 
 def page_of(playlist: list[str], offset: int) -> Page:
+    """What the provider shows from *offset* on."""
     return Page(offset, len(playlist), tuple(playlist[offset : offset + PAGE_SIZE]))
 
 

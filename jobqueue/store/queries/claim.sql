@@ -9,7 +9,7 @@ WITH due AS (
     FOR UPDATE OF c SKIP LOCKED
 ), started AS (
     UPDATE jobs SET state = 'running', started_at = COALESCE(started_at, now())
-    WHERE id = %(job_id)s AND state = 'queued' AND EXISTS (SELECT FROM due)
+    WHERE id = %(job_id)s AND (state = 'queued' OR started_at IS NULL) AND EXISTS (SELECT FROM due)
 )
 UPDATE batch_checkpoints AS c
 SET fence = c.fence + 1,

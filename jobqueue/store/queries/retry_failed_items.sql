@@ -11,7 +11,8 @@ WITH chosen AS (
     ON CONFLICT (job_id, part, seq) DO UPDATE SET attempts = 0, due_at = now(), history = r.history || excluded.history
 ), counted AS (
     UPDATE batch_checkpoints AS c
-    SET failed = c.failed - t.failed, unconfirmed = c.unconfirmed - t.unconfirmed, finished_at = NULL, due_at = now(), hinted_at = NULL
+    SET failed = c.failed - t.failed, unconfirmed = c.unconfirmed - t.unconfirmed, finished_at = NULL, hinted_at = NULL,
+        due_at = CASE WHEN c.holder IS NULL THEN now() ELSE c.due_at END
     FROM (SELECT part, count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'unconfirmed') AS unconfirmed
         FROM chosen GROUP BY part) AS t
     WHERE c.job_id = %(job_id)s AND c.part = t.part

@@ -1,0 +1,371 @@
+"""The public face: enqueue jobs, watch them, control them, run workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from rq import Queue, Worker
+
+from jobqueue.delivery import queues
+from jobqueue.delivery.dispatch import dispatch
+from jobqueue.delivery.forgery import SliceJob
+from jobqueue.delivery.horse import describe_worker
+from jobqueue.engine import control, enqueue, registry
+from jobqueue.engine.enqueue import Enqueued
+from jobqueue.engine.history import PostgresHistory
+from jobqueue.engine.intake import RowSource
+from jobqueue.engine.limits import LimitsView, change_limits, view_limits
+from jobqueue.engine.progress import job_progress
+from jobqueue.errors import InvalidInputError, ServerUnavailableError
+from jobqueue.model.item import ItemStatus
+from jobqueue.model.job import Job, JobRequest, JobStatus, Priority
+from jobqueue.model.progress import JobProgress
+from jobqueue.model.worker import WorkerConfig
+from jobqueue.ratelimit.limiter import Limiter
+from jobqueue.settings import Settings
+from jobqueue.store import cleanup, dead_letters, jobs, limits
+from jobqueue.store.database import Database
+from jobqueue.store.migrate import check_migrated, migrate
+
+_MOST_AT_ONCE = 1000
+_ITEM_STATES = (*(str(status) for status in ItemStatus), "waiting", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows, and the mark that gives the next ones; empty at the end."""
+
+    rows: list[dict[str, Any]]
+    next: str
+
+
+class JobQueue:
+    """Everything a program or a person does with jobs.
+
+    One instance belongs to one thread. It opens its connections when they are first needed.
+
+    Example::
+
+        with JobQueue(Settings.from_environ()) as queue:
+            request = JobRequest(type="enforcement", provider="spotify", account="demo", operation="unsave_tracks")
+            job = queue.enqueue_job(request, Rows(["4uLU6hMCjMI75M1A2tKUQC"]))
+            print(queue.get_job_status(job.job_id).done)
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._database = Database(settings.database_url, name="jobqueue-client")
+        self._connection = queues.connect(settings.redis_url)
+        self._limiters: dict[str, Limiter] = {}
+        self._is_checked = False
+
+    def __enter__(self) -> JobQueue:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.close()
+        self._connection.close()
+        for limiter in self._limiters.values():
+            limiter.close()
+        self._limiters.clear()
+
+    # --- jobs ---
+
+    def enqueue_job(self, request: JobRequest, source: RowSource, *, skip_invalid: bool = False) -> Enqueued:
+        """Check, read and store a job, then tell the workers.
+
+        Raises:
+            InvalidInputError: Something about the request or an item is wrong; nothing was stored.
+            ConflictError: An equal job exists, or the idempotency key was used for another.
+            ServerUnavailableError: Postgres or Redis cannot be reached; nothing was stored.
+        """
+        self._check()
+        enqueued = enqueue.enqueue(self._database, request, source, skip_invalid=skip_invalid)
+        self._tell(enqueued.job_id)
+        return enqueued
+
+    def rollback_job(
+        self,
+        job_id: int,
+        *,
+        priority: Priority | None = None,
+        owner: str = "",
+        idempotency_key: str | None = None,
+        max_run_s: float | None = None,
+    ) -> Enqueued:
+        """Undo job *job_id*: whatever it changed is put back, latest change first. A running job is cancelled first.
+
+        Raises:
+            NotFoundError: There is no such job.
+            InvalidInputError: Its operation cannot be undone.
+            DuplicateJobError: It is being rolled back already.
+        """
+        self._check()
+        enqueued = enqueue.enqueue_rollback(
+            self._database,
+            job_id,
+            priority=priority,
+            owner=owner,
+            idempotency_key=idempotency_key,
+            max_run_s=max_run_s,
+        )
+        self._tell(enqueued.job_id)
+        return enqueued
+
+    def get_job_status(self, job_id: int) -> JobProgress:
+        """How far the job has come; raises `NotFoundError`."""
+        self._check_migrated()
+        job = jobs.get(self._database, job_id)
+        return job_progress(self._database, job_id, self._limiter(job.provider))
+
+    def list_jobs(
+        self, *, states: Sequence[str] | None = None, before_id: int | None = None, count: int = 50
+    ) -> list[dict[str, Any]]:
+        """Latest jobs first, each as `JobProgress.as_dict` without pace and quota."""
+        self._check_migrated()
+        _check_choices("state", states or (), [str(status) for status in JobStatus])
+        # parked is running seen closely; the database knows running only.
+        stored = None if states is None else ["running" if state == "parked" else state for state in states]
+        rows = jobs.list_jobs(self._database, states=stored, before_id=before_id, count=_bounded(count))
+        found = [_counted(job, counts).as_dict() for job, counts in rows]
+        return [row for row in found if states is None or row["status"] in states]
+
+    def pause_job(self, job_id: int) -> JobStatus:
+        """Stop sending for the job; what is in flight is recorded first."""
+        self._check_migrated()
+        return control.pause(self._database, job_id)
+
+    def resume_job(self, job_id: int) -> JobStatus:
+        """Go on with a paused job."""
+        self._check_migrated()
+        status = control.resume(self._database, job_id)
+        self._tell(job_id)
+        return status
+
+    def cancel_job(self, job_id: int) -> JobStatus:
+        """End the job for good."""
+        self._check_migrated()
+        return control.cancel(self._database, job_id)
+
+    def retry_job(self, job_id: int) -> int:
+        """Give failed items another try; how many."""
+        self._check_migrated()
+        count = control.retry(self._database, job_id)
+        self._tell(job_id)
+        return count
+
+    def items(self, job_id: int, *, status: str | None = None, after: str = "", count: int = 100) -> Page:
+        """Items with their outcomes, *count* at a time.
+
+        Args:
+            after: `Page.next` of the page before.
+
+        Raises:
+            NotFoundError: There is no such job.
+            InvalidInputError: *status* or *after* is none.
+        """
+        self._check_migrated()
+        jobs.get(self._database, job_id)
+        _check_choices("status", [status] if status else (), _ITEM_STATES)
+        mark = _read_mark(after)
+        rows = jobs.items_page(self._database, job_id, status=status, after=mark, count=_bounded(count))
+        last = f"{rows[-1]['part']}.{rows[-1]['seq']}" if len(rows) == _bounded(count) else ""
+        return Page([_item_row(row) for row in rows], last)
+
+    # --- dead letters ---
+
+    def dead_letters(
+        self, *, job_id: int | None = None, fingerprint: str | None = None, count: int = 100, after_id: int = 0
+    ) -> list[dict[str, Any]]:
+        """Letters nobody has decided on, oldest first."""
+        self._check_migrated()
+        letters = dead_letters.list_letters(
+            self._database, job_id=job_id, fingerprint=fingerprint, count=_bounded(count), after_id=after_id
+        )
+        return [letter | {"created_at": letter["created_at"].isoformat()} for letter in letters]
+
+    def dead_letter(self, letter_id: int) -> dict[str, Any] | None:
+        """One letter with its history, whatever was decided; None when there is none."""
+        self._check_migrated()
+        letters = dead_letters.list_letters(self._database, state=None, ids=[letter_id], count=1)
+        return letters[0] | {"created_at": letters[0]["created_at"].isoformat()} if letters else None
+
+    def dead_letter_groups(self, job_id: int | None = None) -> list[dict[str, Any]]:
+        """Letters by failure fingerprint, most first."""
+        self._check_migrated()
+        groups = dead_letters.group(self._database, job_id=job_id)
+        return [g | {"first_at": g["first_at"].isoformat(), "last_at": g["last_at"].isoformat()} for g in groups]
+
+    def retry_dead_letters(self, ids: Sequence[int]) -> int:
+        """Try the items of these letters again, under the limiter like everything; how many."""
+        self._check_migrated()
+        letters = dead_letters.list_letters(self._database, ids=ids, count=len(ids) or 1)
+        count = control.retry_letters(self._database, ids)
+        for job_id in {letter["job_id"] for letter in letters}:
+            self._tell(job_id)
+        return count
+
+    def discard_dead_letters(self, ids: Sequence[int], *, reason: str) -> list[int]:
+        """Discard these letters; the ids that were still waiting."""
+        self._check_migrated()
+        return dead_letters.discard(self._database, ids, reason=reason)
+
+    # --- providers and limits ---
+
+    def limits(self, provider: str, account: str = "") -> LimitsView:
+        """Configured limits of a provider and how far they are used up."""
+        self._check_migrated()
+        limits.endpoint(self._database, provider)
+        return view_limits(self._database, self._limiter(provider), provider, account)
+
+    def set_limits(
+        self,
+        provider: str,
+        *,
+        windows: str | None = None,
+        unit_windows: str | None = None,
+        max_concurrency: int | None = None,
+        account_level: bool = False,
+        batch: tuple[str, int, int, int] | None = None,
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Change limits; the configuration before and after. Workers follow with their next slice.
+
+        Args:
+            batch: Operation (``*`` for all), smallest, optimal and largest batch size.
+        """
+        self._check_migrated()
+        limits.endpoint(self._database, provider)
+        change = change_limits(
+            self._database,
+            provider,
+            windows=windows,
+            unit_windows=unit_windows,
+            max_concurrency=max_concurrency,
+            account_level=account_level,
+            batch=batch,
+        )
+        self._limiters.pop(provider, None)
+        return change
+
+    def providers(self) -> list[dict[str, Any]]:
+        """Configured providers: name, base_url, token_url."""
+        self._check_migrated()
+        return limits.list_providers(self._database)
+
+    def set_provider(self, name: str, *, base_url: str | None = None, token_url: str | None = None) -> dict[str, Any]:
+        """Change where a provider is reached."""
+        self._check_migrated()
+        for field, url in (("base_url", base_url), ("token_url", token_url)):
+            if url is not None and not url.startswith(("http://", "https://")):
+                raise InvalidInputError(
+                    f"{field} {url!r} is no web address.", remedy="Use http://… or https://….", field=field
+                )
+        endpoint = limits.set_endpoint(self._database, name, base_url=base_url, token_url=token_url)
+        return {"name": name, "base_url": endpoint.base_url, "token_url": endpoint.token_url}
+
+    # --- running ---
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Live RQ workers."""
+        with queues.translated():
+            found = Worker.all(connection=self._connection, job_class=SliceJob)
+            return sorted((describe_worker(worker) for worker in found), key=lambda row: str(row["name"]))
+
+    def start_worker(self, config: WorkerConfig | None = None, *, burst: bool = False) -> None:
+        """Run RQ's own worker on high, default and low in this process until it is told to stop.
+
+        Raises:
+            InvalidInputError: *config* names a job type that is not installed.
+        """
+        config = config or WorkerConfig()
+        for name in config.job_types:
+            registry.handler(name)
+        registry.preload()
+        self.close()  # connections must not cross RQ's fork
+        names = [Queue(priority.queue, connection=self._connection, job_class=SliceJob) for priority in Priority]
+        Worker(names, connection=self._connection, job_class=SliceJob).work(burst=burst)
+
+    def cleanup_jobs(self, *, older_than_h: float | None = None) -> list[int]:
+        """Delete jobs that ended longer ago than retention allows; their ids. Dead letters stay."""
+        self._check_migrated()
+        hours = self.settings.retention_h if older_than_h is None else older_than_h
+        return cleanup.delete_expired(self._database, older_than_s=hours * 3600)
+
+    def migrate(self) -> list[str]:
+        """Bring the schema up to date; the names of what was applied."""
+        return migrate(self.settings.database_url)
+
+    def _limiter(self, provider: str) -> Limiter:
+        if provider not in self._limiters:
+            config = limits.provider_limits(self._database, provider)
+            history = PostgresHistory(self._database)
+            self._limiters[provider] = Limiter(self.settings.redis_url, {provider: config}, history)
+        return self._limiters[provider]
+
+    def _tell(self, job_id: int) -> None:
+        """Hint at a stored job; Redis going away now costs a few seconds, not the job."""
+        try:
+            dispatch(self._database, self._connection, job_id=job_id)
+        except ServerUnavailableError:
+            return
+
+    def _check(self) -> None:
+        self._check_migrated()
+        with queues.translated():
+            self._connection.ping()
+
+    def _check_migrated(self) -> None:
+        if not self._is_checked:
+            check_migrated(self._database)
+            self._is_checked = True
+
+
+def _bounded(count: int) -> int:
+    if not 1 <= count <= _MOST_AT_ONCE:
+        raise InvalidInputError(
+            f"count {count} is out of range.", remedy=f"Use 1 to {_MOST_AT_ONCE} and page on.", field="count"
+        )
+    return count
+
+
+def _check_choices(field: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise InvalidInputError(
+                f"{field} {name!r} is unknown.", remedy=f"Use one of: {', '.join(known)}.", field=field
+            )
+
+
+def _read_mark(after: str) -> tuple[int, int]:
+    if not after:
+        return (-1, -1)
+    part, _, seq = after.partition(".")
+    if not (part.isdigit() and seq.isdigit()):
+        raise InvalidInputError(
+            f"after {after!r} is no mark of a page.", remedy="Use the page's own 'next'.", field="after"
+        )
+    return (int(part), int(seq))
+
+
+def _item_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("seq", "key", "status", "attempts", "payload", "result", "error")
+    return {name: row[name] for name in names} | {"at": None if row["at"] is None else row["at"].isoformat()}
+
+
+def _counted(job: Job, counts: Mapping[str, int]) -> JobProgress:
+    return JobProgress(
+        job,
+        succeeded=counts["succeeded"],
+        skipped=counts["skipped"],
+        failed=counts["failed"],
+        unconfirmed=counts["unconfirmed"],
+    )

@@ -1,0 +1,211 @@
+"""Enqueueing: everything is checked and read before anything is stored; then one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+from jobqueue.engine import registry
+from jobqueue.engine.intake import RowSource
+from jobqueue.engine.spool import SkippedRow, take_in
+from jobqueue.errors import InvalidInputError, InvalidTransitionError
+from jobqueue.handler import Operation
+from jobqueue.model.job import ACTIVE, Job, JobEvent, JobRequest, JobType, Priority
+from jobqueue.model.parting import part_ranges, part_size
+from jobqueue.store import jobs, limits
+from jobqueue.store.database import Database
+
+_LONGEST_TEXT = 200
+_MOST_OPTIONS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """A job as accepted.
+
+    Attributes:
+        is_new: False when the idempotency key had brought the same job before.
+        duplicate_count: Rows that named an item again; collapsed.
+        skipped_count: Invalid rows that were left out because the caller said so.
+        skipped: The first of them.
+    """
+
+    job_id: int
+    is_new: bool
+    item_count: int
+    duplicate_count: int = 0
+    skipped_count: int = 0
+    skipped: tuple[SkippedRow, ...] = ()
+    description: str = ""
+
+
+def enqueue(database: Database, request: JobRequest, source: RowSource, *, skip_invalid: bool = False) -> Enqueued:
+    """Check, read and store a job.
+
+    Raises:
+        InvalidInputError: Something about the request or an item is wrong; nothing was stored.
+        ConflictError: An equal job exists, or the idempotency key was used for another.
+    """
+    if request.type == JobType.ROLLBACK:
+        raise InvalidInputError("a rollback takes no items.", remedy="Give the id of the job to undo.", field="type")
+    check_texts(request)
+    handler = registry.handler(request.type)
+    provider = registry.provider(request.provider)
+    limits.endpoint(database, request.provider)
+    operation = handler.operation(request, provider)
+    _check_options(request, operation)
+    sizes = limits.batch_config(database, request.provider, operation.name, largest=operation.max_size)
+    with take_in(source, handler=handler, request=request, operation=operation, skip_invalid=skip_invalid) as spooled:
+        size = part_size(spooled.item_count, optimal_size=sizes.optimal_size, is_ordered=operation.is_ordered)
+        request = replace(request, operation=operation.name)
+        new = jobs.NewJob(
+            request=request,
+            payload_digest=payload_digest(request, spooled.items_digest),
+            item_count=spooled.item_count,
+            summary={
+                "duplicates": spooled.duplicate_count,
+                "skipped_invalid": spooled.skipped_count,
+                "source": source.name,
+            },
+        )
+        parts = list(part_ranges(spooled.item_count, size))
+        job_id, is_new = jobs.create(database, new, parts, spooled.rows(size))
+        return Enqueued(
+            job_id=job_id,
+            is_new=is_new,
+            item_count=spooled.item_count,
+            duplicate_count=spooled.duplicate_count,
+            skipped_count=spooled.skipped_count,
+            skipped=tuple(spooled.skipped),
+            description=jobs.get(database, job_id).description,
+        )
+
+
+def payload_digest(request: JobRequest, items_digest: str) -> str:
+    """Equal for jobs that ask for the same work, whatever the order of their items."""
+    text = json.dumps(
+        [request.type, request.provider, request.account, request.operation, dict(request.options), items_digest],
+        sort_keys=True,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_texts(request: JobRequest) -> None:
+    """Bound what is stored and shown.
+
+    Raises:
+        InvalidInputError: A text is too long or holds control characters.
+    """
+    texts: Mapping[str, str] = {
+        "account": request.account,
+        "owner": request.owner,
+        "idempotency_key": request.idempotency_key or "",
+    }
+    for name, text in texts.items():
+        if len(text) > _LONGEST_TEXT or any(not char.isprintable() for char in text):
+            raise InvalidInputError(
+                f"{name} {text[:40]!r} is too long or holds control characters.",
+                remedy=f"Use at most {_LONGEST_TEXT} printable characters.",
+                field=name,
+            )
+    if request.max_run_s is not None and not 0 < request.max_run_s <= 366 * 86_400:
+        raise InvalidInputError(
+            f"max_run_s {request.max_run_s} is out of range.",
+            remedy="Use more than 0 s and at most a year.",
+            field="max_run_s",
+        )
+
+
+def _check_options(request: JobRequest, operation: Operation) -> None:
+    options = dict(request.options)
+    if len(options) > _MOST_OPTIONS or len(json.dumps(options)) > 100 * _LONGEST_TEXT:
+        raise InvalidInputError("the options are too large.", remedy="Put bulk data into the items.", field="options")
+    size: Any = options.pop("batch_size", None)
+    if size is not None and not (isinstance(size, int) and 1 <= size <= operation.max_size):
+        raise InvalidInputError(
+            f"batch_size {size} is out of range: {request.provider} takes at most {operation.max_size} items in one"
+            f" request of {operation.name}.",
+            remedy=f"Use 1 to {operation.max_size}, or leave it to the rate-limit service.",
+            field="batch_size",
+        )
+    for name in options:
+        if name not in operation.required_options:
+            near = get_close_matches(name, operation.required_options, n=1)
+            hint = (
+                f"Did you mean {near[0]!r}?"
+                if near
+                else f"{operation.name} takes: " + (", ".join(operation.required_options) or "no options") + "."
+            )
+            raise InvalidInputError(f"option {name!r} is unknown.", remedy=hint, field=name)
+
+
+def enqueue_rollback(
+    database: Database,
+    job_id: int,
+    *,
+    priority: Priority | None = None,
+    owner: str = "",
+    idempotency_key: str | None = None,
+    max_run_s: float | None = None,
+) -> Enqueued:
+    """Store a job that undoes job *job_id*; a job that still runs is cancelled first.
+
+    It is planned by a worker once nothing of the undone job can be on the wire any more.
+
+    Raises:
+        NotFoundError: There is no such job.
+        InvalidInputError: Its operation cannot be undone.
+        DuplicateJobError: A rollback of it is still active.
+    """
+    source = jobs.get(database, job_id)
+    undo = _undo_operation(source)
+    if source.status in ACTIVE:
+        _cancel(database, source)
+    request = JobRequest(
+        type=JobType.ROLLBACK,
+        provider=source.provider,
+        account=source.account,
+        operation=undo,
+        priority=source.priority if priority is None else priority,
+        options={name: value for name, value in source.options.items() if name != "batch_size"},
+        owner=owner,
+        idempotency_key=idempotency_key,
+        is_unique=True,
+        max_run_s=max_run_s,
+    )
+    check_texts(request)
+    new = jobs.NewJob(
+        request=request,
+        payload_digest=payload_digest(request, f"rollback of {job_id}"),
+        item_count=0,
+        rollback_of=job_id,
+    )
+    rollback_id, is_new = jobs.create(database, new, (), ())
+    return Enqueued(rollback_id, is_new, 0, description=f"rollback of job {job_id} · {source.provider} · {undo}")
+
+
+def _undo_operation(source: Job) -> str:
+    provider = registry.provider(source.provider)
+    operation = provider.operations.get(source.operation)
+    if operation is None or operation.undo is None:
+        raise InvalidInputError(
+            f"job {source.id} ({source.type}, {source.operation or 'no operation'}) cannot be undone:"
+            f" {source.provider} offers nothing that reverses it.",
+            remedy="Only operations with an inverse are journalled.",
+            field="job_id",
+        )
+    return operation.undo
+
+
+def _cancel(database: Database, source: Job) -> None:
+    try:
+        jobs.move(database, source.id, JobEvent.CANCEL, reason="rolled back")
+    except InvalidTransitionError:
+        if jobs.get(database, source.id).status in ACTIVE:
+            raise
+        return  # it ended meanwhile
+    jobs.stop_parts(database, source.id)
