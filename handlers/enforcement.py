@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from handlers.providers.contract import Action, Reading, observe_once
+from handlers.providers.contract import Action
 from jobqueue.errors import InvalidInputError
-from jobqueue.handler import Call, Decision, Operation, Provider, UndoItem, find_operation
+from jobqueue.handler import Call, Decision, Operation, Provider, Reading, UndoItem, find_operation
 from jobqueue.model.item import Item, ItemOutcome, JournalEntry, State
 from jobqueue.model.job import JobRequest, JobType
 
@@ -42,14 +42,6 @@ class EnforcementJobHandler:
     def fits(self, operation: Operation, items: Sequence[Item]) -> int:
         """How many leading *items* one request carries."""
         return _action(operation).fits(items)
-
-    def observe(self, call: Call) -> Sequence[State]:
-        """The state before, when one request can tell; see `observe_step`.
-
-        Raises:
-            ItemRejected: It takes more than one request; ``observation_too_long``.
-        """
-        return observe_once(_action(call.operation), call)
 
     def observe_step(self, call: Call, carry: Mapping[str, Any]) -> Reading:
         """One request of an observation that may take several, each to be reserved by itself."""

@@ -9,30 +9,17 @@ An action sends at most ONE request per `observe_step`, `apply` and `probe`: tha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from handlers.providers.answers import ITEM_STATUSES, check
 from handlers.providers.http import Answer, Request, send
-from jobqueue.errors import InvalidInputError, ItemRejected
-from jobqueue.handler import Call, Decision, Effect, Operation, UndoItem
+from jobqueue.errors import InvalidInputError
+from jobqueue.handler import Call, Decision, Effect, Operation, Reading, UndoItem
 from jobqueue.model.item import SUCCEEDED, Item, ItemOutcome, ItemStatus, JournalEntry, State
 
 CHANGED_SINCE = "changed_since"
 _SHOWN_CHARS = 80
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How far an observation has come after one request.
-
-    Attributes:
-        states: The state of each item, once it is complete; None while another request is needed.
-        carry: What the next step continues from, as JSON, about as large as the batch; may be stored.
-    """
-
-    states: tuple[State, ...] | None = None
-    carry: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,21 +155,6 @@ class Action(Operation):
 def by_name(*actions: Action) -> Mapping[str, Action]:
     """Operations of a provider, keyed by name."""
     return {action.name: action for action in actions}
-
-
-def observe_once(action: Action, call: Call) -> Sequence[State]:
-    """All states by a single request.
-
-    Raises:
-        ItemRejected: More requests are needed than the one that is reserved; ``observation_too_long``.
-    """
-    reading = action.observe_step(call, {})
-    if reading.states is None:
-        raise ItemRejected(
-            f"{action.name}: reading the state before takes more than one request, and only one was allowed.",
-            code="observation_too_long",
-        )
-    return reading.states
 
 
 def restore(item: Item, now: State) -> Decision:

@@ -8,12 +8,10 @@ counts as sent.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
-import socket
+import re
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -21,10 +19,8 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from handlers.providers.wire import ACTIVE, Adapter, Exchange
 from jobqueue.errors import HandlerError, OutcomeUnknown, ProviderUnavailable
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -32,7 +28,7 @@ CONNECT_S = 5.0
 USER_AGENT = "jobqueue"
 _CHUNK_BYTES = 64 * 1024
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_ACTIVE = threading.local()
+_LOGIN = re.compile(r"//[^/@\s]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,107 +68,6 @@ class Request:
     is_effect: bool = True
 
 
-class _Exchange:
-    """What one exchange has done so far; written by its connection, read by its deadline."""
-
-    def __init__(self, deadline_s: float) -> None:
-        self.deadline_s = deadline_s
-        self.ends_at = time.monotonic() + deadline_s
-        self.was_sent = False
-        self.is_expired = False
-        self._socket: socket.socket | None = None
-        self._lock = threading.Lock()
-
-    def begin(self, sock: Any) -> None:
-        """The request's first byte is about to be handed to *sock*.
-
-        Raises:
-            TimeoutError: The deadline has passed, so nothing is sent.
-        """
-        with self._lock:
-            if self.is_expired:
-                raise TimeoutError("the deadline passed before anything was sent")
-            self.was_sent = True
-            self._socket = sock
-
-    def expire(self) -> None:
-        """End the exchange: whoever waits on its socket gets the end of the stream."""
-        with self._lock:
-            self.is_expired = True
-            if self._socket is not None:
-                self._shut(self._socket)
-
-    def end(self) -> None:
-        """The socket goes back to the pool and is no longer this exchange's to close."""
-        with self._lock:
-            self._socket = None
-
-    @staticmethod
-    def _shut(sock: socket.socket) -> None:
-        # An OSError: the other side has closed it. Not SSLSocket.shutdown, which takes the TLS layer away under the
-        # thread that reads through it.
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-class _Noted(http.client.HTTPConnection):
-    """A connection that notes when a request starts to leave; a proxy's CONNECT is not the request."""
-
-    _is_connecting = False
-
-    def connect(self) -> None:
-        self._is_connecting = True
-        try:
-            super().connect()
-        finally:
-            self._is_connecting = False
-
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        exchange = getattr(_ACTIVE, "exchange", None)
-        if exchange is not None and not self._is_connecting:
-            exchange.begin(self.sock)
-        super().send(data)
-
-
-class _Connection(_Noted, HTTPConnection):
-    pass
-
-
-class _SecureConnection(_Noted, HTTPSConnection):
-    pass
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-
-
-def _socket_options() -> list[tuple[int, int, int]]:
-    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    wanted_s = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-    return options + [
-        (socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in wanted_s.items() if hasattr(socket, name)
-    ]
-
-
-class _Adapter(HTTPAdapter):
-    """Pools of noted connections, kept alive, without retries."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, socket_options=_socket_options(), **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
-
-    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
-        return manager
-
-
 class _Bearer(requests.auth.AuthBase):
     """Sets the header itself: without an auth object `requests` would put a ``.netrc`` password over it."""
 
@@ -187,24 +82,24 @@ class _Bearer(requests.auth.AuthBase):
 
 def _session() -> requests.Session:
     """This thread's session; a forked child never writes to its parent's sockets."""
-    held = getattr(_ACTIVE, "session", None)
+    held = getattr(ACTIVE, "session", None)
     if held is not None and held[0] == os.getpid():
         return cast(requests.Session, held[1])
     session = requests.Session()
-    adapter = _Adapter(max_retries=0, pool_connections=4, pool_maxsize=2)
+    adapter = Adapter(max_retries=0, pool_connections=4, pool_maxsize=2)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     session.headers["User-Agent"] = USER_AGENT
-    _ACTIVE.session = (os.getpid(), session)
+    ACTIVE.session = (os.getpid(), session)
     return session
 
 
 def close_session() -> None:
     """Close this thread's pooled connections; the next request opens new ones."""
-    held = getattr(_ACTIVE, "session", None)
+    held = getattr(ACTIVE, "session", None)
     if held is not None and held[0] == os.getpid():
         held[1].close()
-    _ACTIVE.session = None
+    ACTIVE.session = None
 
 
 def send(request: Request) -> Answer:
@@ -217,10 +112,10 @@ def send(request: Request) -> Answer:
     Source:
         RFC 9110 section 9.2.2 for what may be repeated; name resolution is bounded by the resolver's own timeout only.
     """
-    exchange = _Exchange(request.deadline_s)
+    exchange = Exchange()
     watchdog = threading.Timer(request.deadline_s, exchange.expire)
     watchdog.daemon = True
-    _ACTIVE.exchange = exchange
+    ACTIVE.exchange = exchange
     watchdog.start()
     failure: HandlerError
     try:
@@ -232,7 +127,7 @@ def send(request: Request) -> Answer:
     finally:
         exchange.end()
         watchdog.cancel()
-        _ACTIVE.exchange = None
+        ACTIVE.exchange = None
     # Raised out here so that no library exception, which holds the request's headers, hangs on to it.
     raise failure
 
@@ -241,11 +136,14 @@ class _TooLarge(Exception):
     pass
 
 
-def _exchange(request: Request, exchange: _Exchange) -> Answer:
+def _exchange(request: Request, exchange: Exchange) -> Answer:
     headers = {"Accept": "application/json", **request.headers}
     if request.idempotency_key:
         headers["Idempotency-Key"] = request.idempotency_key
-    is_local = urlsplit(request.url).hostname in _LOOPBACK
+    try:
+        is_local = urlsplit(request.url).hostname in _LOOPBACK
+    except ValueError as error:
+        raise requests.exceptions.InvalidURL(str(error)) from None
     response = _session().request(
         request.method,
         request.url,
@@ -272,9 +170,9 @@ def _exchange(request: Request, exchange: _Exchange) -> Answer:
         )
 
 
-def _unanswered(request: Request, exchange: _Exchange, reason: str) -> HandlerError:
-    where = f"{request.method} {_without_query(request.url)}"
-    if exchange.is_expired or time.monotonic() >= exchange.ends_at:
+def _unanswered(request: Request, exchange: Exchange, reason: str) -> HandlerError:
+    where = _without_login(f"{request.method} {request.url.partition('?')[0]}")
+    if exchange.is_expired:
         reason = f"no complete answer within {request.deadline_s:g} s"
     if not exchange.was_sent:
         return ProviderUnavailable(f"{where} was not sent: {reason}.")
@@ -292,9 +190,8 @@ def _reason(error: Exception) -> str:
         if not isinstance(inner, BaseException):
             break
         cause = inner
-    return (str(cause).strip() or type(cause).__name__)[:200]
+    return _without_login(str(cause).strip() or type(cause).__name__)[:200]
 
 
-def _without_query(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+def _without_login(text: str) -> str:
+    return _LOGIN.sub("//", text)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from handlers.providers.answers import read_json, unexpected
 from handlers.providers.http import Answer
+from jobqueue.errors import ProviderUnavailable
+from jobqueue.handler import Reading
+from jobqueue.model.item import State
 
 PAGE_SIZE = 50
+MAX_RESTARTS = 3
 UNREADABLE = ""
 """The URI of an item that Spotify no longer shows (``null``); it keeps its position."""
 
@@ -77,6 +81,71 @@ def _uri(entry: Any, answer: Answer) -> str:
     raise unexpected(answer, "a playlist item without a URI")
 
 
+class Scan:
+    """Looks for the copies of *uris* page by page; `carry` is all that must be kept between pages."""
+
+    def __init__(self, uris: Sequence[str], carry: Mapping[str, Any]) -> None:
+        self._uris = tuple(uris)
+        self._wanted = frozenset(uris)
+        self.offset = int(carry.get("offset", 0))
+        self._total: int | None = carry.get("total")
+        self._restarts = int(carry.get("restarts", 0))
+        self._last: str | None = carry.get("last")
+        # Rows of [position, uri, previous, following]; the last `open` ones still wait for their following item.
+        self._found: list[list[Any]] = [list(row) for row in carry.get("found", [])]
+        self._open = int(carry.get("open", 0))
+
+    def take(self, page: Page) -> Reading:
+        """Add *page* and say whether that was the last.
+
+        Raises:
+            ProviderUnavailable: The playlist changed between pages too often.
+        """
+        is_short = not page.uris and page.offset < page.total
+        if is_short or (self._total is not None and page.total != self._total):
+            if self._restarts >= MAX_RESTARTS:
+                raise ProviderUnavailable("the playlist keeps changing while it is read.")
+            return Reading(carry={"restarts": self._restarts + 1})
+        for position, uri in enumerate(page.uris, page.offset):
+            self._add(position, uri)
+        if page.end >= page.total:
+            return Reading(self._states(page.total))
+        return Reading(carry=self._carry(page))
+
+    def _add(self, position: int, uri: str) -> None:
+        if uri in self._wanted:
+            self._found.append([position, uri, self._last, None])
+            self._open += 1
+        else:
+            for row in self._found[len(self._found) - self._open :]:
+                row[3] = uri
+            self._open = 0
+        self._last = uri
+
+    def _carry(self, page: Page) -> dict[str, Any]:
+        return {
+            "offset": page.end,
+            "total": page.total,
+            "restarts": self._restarts,
+            "last": self._last,
+            "found": self._found,
+            "open": self._open,
+        }
+
+    def _states(self, total: int) -> tuple[State, ...]:
+        rows: dict[str, list[list[Any]]] = {uri: [] for uri in self._uris}
+        for row in self._found:
+            rows[row[1]].append(row)
+        return tuple(
+            {
+                "positions": [row[0] for row in rows[uri]],
+                "neighbours": [[row[2], row[3]] for row in rows[uri]],
+                "total": total,
+            }
+            for uri in self._uris
+        )
+
+
 def find_slot(
     page: Page, run: Sequence[str], *, wanted: int, previous: str | None, following: str | None
 ) -> Slot | None:
@@ -100,7 +169,6 @@ def find_slot(
         is_framed = position == wanted or _at(page, position + len(run)) == following
         if is_framed and sides[position][0] == previous and _stands(page, run, position):
             return Slot(position, is_there=True)
-    for position in near:
         if sides[position] == (previous, following):
             return Slot(position, is_there=False)
     for side, neighbour in ((0, previous), (1, following)):

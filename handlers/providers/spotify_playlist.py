@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar
 
-from handlers.providers.contract import Action, Reading, changed_since, may_have_happened, shown
+from handlers.providers.contract import Action, changed_since, may_have_happened, shown
 from handlers.providers.http import Answer
 from handlers.providers.spotify_ids import id_of, read_uri
-from handlers.providers.spotify_page import PAGE_SIZE, Page, find_slot, read_page
-from jobqueue.errors import InvalidInputError, ProviderUnavailable
-from jobqueue.handler import Call, Decision, Effect, UndoItem
+from handlers.providers.spotify_page import PAGE_SIZE, Page, Scan, find_slot, read_page
+from jobqueue.errors import InvalidInputError
+from jobqueue.handler import Call, Decision, Effect, Reading, UndoItem
 from jobqueue.model.item import SUCCEEDED, Item, ItemOutcome, JournalEntry, State
 
 MAX_ITEMS = 100
@@ -25,7 +25,6 @@ RUN_SIZE = 30
 """Longest run put back at once: one page must show it with its surroundings."""
 MARGIN = 10
 """Items read before the wanted position."""
-MAX_RESTARTS = 3
 _KINDS = ("track", "episode")
 
 
@@ -124,71 +123,6 @@ class RemoveFromPlaylist(PlaylistAction):
             for position, uri, previous, following in sorted(copies, key=lambda copy: copy[0]):
                 place = {"position": position, "previous": previous, "following": following}
                 yield UndoItem(f"{uri}@{position}", place)
-
-
-class Scan:
-    """Looks for the copies of *uris* page by page; `carry` is all that must be kept between pages."""
-
-    def __init__(self, uris: Sequence[str], carry: Mapping[str, Any]) -> None:
-        self._uris = tuple(uris)
-        self._wanted = frozenset(uris)
-        self.offset = int(carry.get("offset", 0))
-        self._total: int | None = carry.get("total")
-        self._restarts = int(carry.get("restarts", 0))
-        self._last: str | None = carry.get("last")
-        # Rows of [position, uri, previous, following]; the last `open` ones still wait for their following item.
-        self._found: list[list[Any]] = [list(row) for row in carry.get("found", [])]
-        self._open = int(carry.get("open", 0))
-
-    def take(self, page: Page) -> Reading:
-        """Add *page* and say whether that was the last.
-
-        Raises:
-            ProviderUnavailable: The playlist changed between pages too often.
-        """
-        is_short = not page.uris and page.offset < page.total
-        if is_short or (self._total is not None and page.total != self._total):
-            if self._restarts >= MAX_RESTARTS:
-                raise ProviderUnavailable("the playlist keeps changing while it is read.")
-            return Reading(carry={"restarts": self._restarts + 1})
-        for position, uri in enumerate(page.uris, page.offset):
-            self._add(position, uri)
-        if page.end >= page.total:
-            return Reading(self._states(page.total))
-        return Reading(carry=self._carry(page))
-
-    def _add(self, position: int, uri: str) -> None:
-        if uri in self._wanted:
-            self._found.append([position, uri, self._last, None])
-            self._open += 1
-        else:
-            for row in self._found[len(self._found) - self._open :]:
-                row[3] = uri
-            self._open = 0
-        self._last = uri
-
-    def _carry(self, page: Page) -> dict[str, Any]:
-        return {
-            "offset": page.end,
-            "total": page.total,
-            "restarts": self._restarts,
-            "last": self._last,
-            "found": self._found,
-            "open": self._open,
-        }
-
-    def _states(self, total: int) -> tuple[State, ...]:
-        rows: dict[str, list[list[Any]]] = {uri: [] for uri in self._uris}
-        for row in self._found:
-            rows[row[1]].append(row)
-        return tuple(
-            {
-                "positions": [row[0] for row in rows[uri]],
-                "neighbours": [[row[2], row[3]] for row in rows[uri]],
-                "total": total,
-            }
-            for uri in self._uris
-        )
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,8 @@ class Slice:
         # Alone means alone: what may have killed a process goes first and by itself.
         return Snapshot(
             stop_reason=self._stop,
-            in_flight=len(self._flights),
+            # A batch that was looked at and whose effect is still to be sent is under way as well.
+            in_flight=len(self._flights) + len(self._draft.turned),
             capacity=self._tools.config.in_flight,
             ready=len(ready),
             is_next_isolated=bool(ready) and any(part.is_next_isolated(now_s) for part in ready),
@@ -327,16 +328,17 @@ class Slice:
             flight = answer.flight
             self._flights.discard(id(flight))
             self._heartbeat.answered(id(flight))
-            self._alone = None if flight is self._alone else self._alone
             self._gate.note(answer)
             part = self._parts.get(flight.part)
             if part is None:
+                self._alone = None if flight is self._alone else self._alone
                 self._gate.give_back(flight)
                 continue
             is_over = self._aftermath.answered(part, answer, self._call(flight), self._draft)
             self.report.requests += 1
             if is_over:
                 part.in_flight -= 1
+                self._alone = None if flight is self._alone else self._alone
                 self._gate.give_back(flight)
         if self._aftermath.pause_reason:
             self._pause(self._aftermath.pause_reason)

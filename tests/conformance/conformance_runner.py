@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from handlers.enforcement import EnforcementJobHandler
-from handlers.providers.contract import Reading
 from handlers.rollback import RollbackJobHandler
 from jobqueue.errors import ProviderUnavailable
-from jobqueue.handler import Call, Effect, Endpoint, Operation, Provider
+from jobqueue.handler import Call, Effect, Endpoint, Operation, Provider, Reading
 from jobqueue.model.item import Item, ItemOutcome, ItemStatus, JournalEntry, State
 from jobqueue.model.job import Job, JobRequest, JobStatus, Priority
 

@@ -67,18 +67,6 @@ def test_reading_a_long_playlist_is_one_request_a_step_and_its_carry_is_json(sta
         assert state["positions"] == [at for at, uri in enumerate(before) if uri == item.key]
 
 
-def test_one_request_is_not_enough_to_observe_a_long_playlist(start) -> None:
-    """An engine that allows one request only gets an error, never an unreserved request or half a state."""
-    sandbox, runner = start(SpotifyProvider())
-    call = removal(runner, uris(sandbox)[:2])
-
-    with pytest.raises(ItemRejected) as caught:
-        runner.enforcement.observe(call)
-
-    assert caught.value.code == "observation_too_long"
-    assert sandbox.control("stats")["arrivals"] == 1
-
-
 def test_a_playlist_that_changes_between_pages_is_read_anew(start) -> None:
     """Positions of two versions are never mixed."""
     sandbox, runner = start(SpotifyProvider())

@@ -39,12 +39,18 @@ with LocalStack(Path(sys.argv[1])) as stack:
 """
 
 
+def remove_data(root: Path) -> None:
+    """Remove what the stack of *root*, and no other, keeps; as root it lies outside the project."""
+    directory = LocalStack(root).data_directory
+    shutil.rmtree(directory if directory.is_relative_to(root) else directory.parent, ignore_errors=True)
+
+
 @pytest.fixture
 def project() -> Iterator[Path]:
     """A project directory, removed with all the data of its stack, wherever that lies."""
     root = Path(tempfile.mkdtemp(prefix="jobqueue-project-"))
     yield root
-    shutil.rmtree(LocalStack(root).data_directory, ignore_errors=True)
+    remove_data(root)
     shutil.rmtree(root)
 
 
@@ -135,7 +141,7 @@ def test_stacks_side_by_side_do_not_meet(project, tmp_path):
             assert Settings.from_environ({}, cwd=project).redis_url == first.redis_url
             assert Settings.from_environ({}, cwd=other).database_url == second.database_url
     finally:
-        shutil.rmtree(LocalStack(other).data_directory, ignore_errors=True)
+        remove_data(other)
 
 
 def test_second_start_in_one_directory_names_the_first(project):
@@ -201,7 +207,7 @@ def test_servers_are_set_up_to_lose_nothing(project):
 @pytest.mark.parametrize("how", ["kill", "stop"])
 @pytest.mark.parametrize("which", ["valkey", "postgres"])
 def test_server_comes_back_on_its_port(stack, which, how):
-    """A server that was killed or stopped refuses connections, and after a restart answers where it did, with its data."""
+    """A server that was killed or stopped refuses connections; restarted, it answers where it did, with its data."""
     server = getattr(stack, which)
     with psycopg.connect(stack.database_url, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS kept")
@@ -232,7 +238,7 @@ def test_taken_port_is_given_up_for_another(project):
 
 
 def test_port_lost_between_choice_and_use_is_replaced(project, monkeypatch):
-    """Another process that takes the chosen port at the last moment costs an attempt, not the start."""
+    """Another process that takes the chosen port at the last moment costs an attempt, no more."""
     with socket.socket() as taker:
         taker.bind(("127.0.0.1", 0))
         taker.listen()

@@ -50,8 +50,11 @@ class ScriptedServer:
 
     def close(self) -> None:
         self.released.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes a thread in accept
         self._listener.close()
         self._thread.join(5)
+        assert not self._thread.is_alive()
 
 
 @contextmanager
@@ -167,6 +170,14 @@ def test_refused_connections_and_unknown_hosts_were_not_sent() -> None:
             assert isinstance(error, ProviderUnavailable)
             assert not error.was_sent
             assert "not sent" in str(error)
+
+
+def test_a_login_in_the_address_is_not_shown() -> None:
+    """A base URL may carry a password."""
+    with pytest.raises(ProviderUnavailable) as caught:
+        send(Request("DELETE", f"http://me:{TOKEN}@nobody.invalid/x?y={TOKEN}", 5.0))
+    assert "http://nobody.invalid/x" in str(caught.value)
+    assert TOKEN not in str(caught.value)
 
 
 def test_a_connection_that_is_not_accepted_in_time_was_not_sent() -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from handlers.providers.answers import Answer
 from handlers.providers.spotify import SpotifyProvider
-from handlers.providers.spotify_page import PAGE_SIZE, UNREADABLE, Page, find_slot, read_page
-from handlers.providers.spotify_playlist import MARGIN, Scan
+from handlers.providers.spotify_page import PAGE_SIZE, UNREADABLE, Page, Scan, find_slot, read_page
+from handlers.providers.spotify_playlist import MARGIN
 from jobqueue.errors import ProviderUnavailable
 from jobqueue.model.item import Item, ItemStatus, JournalEntry
 
