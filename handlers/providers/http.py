@@ -151,7 +151,8 @@ def _exchange(request: Request, exchange: Exchange) -> Answer:
         json=request.json,
         headers=headers,
         auth=_Bearer(request.token),
-        timeout=(min(CONNECT_S, request.deadline_s), request.deadline_s),
+        # The watchdog ends the exchange; the reads' own timeout is its backstop.
+        timeout=(min(CONNECT_S, request.deadline_s), request.deadline_s + CONNECT_S),
         allow_redirects=False,
         stream=True,
         # A proxy of the environment cannot reach this machine's own servers.

@@ -56,10 +56,29 @@ def open_queue() -> JobQueue:
     return JobQueue(Settings.from_environ())
 
 
-def json_option(command: C) -> C:
-    """Add ``--json``, given as *is_json*."""
-    option = click.option("--json", "is_json", is_flag=True, help="One JSON document on standard output, nothing else.")
+def debug_option(command: C) -> C:
+    """Add ``--debug``, which is also ``JOBQUEUE_DEBUG=1``."""
+
+    def note(ctx: click.Context, param: click.Parameter, is_debug: bool) -> None:
+        if is_debug:
+            ctx.ensure_object(Invocation).is_debug = True
+
+    option = click.option(
+        "--debug",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        envvar="JOBQUEUE_DEBUG",
+        callback=note,
+        help="Show where an error came from; or JOBQUEUE_DEBUG=1.",
+    )
     return option(command)
+
+
+def json_option(command: C) -> C:
+    """Add ``--json``, given as *is_json*, and ``--debug``."""
+    option = click.option("--json", "is_json", is_flag=True, help="One JSON document on standard output, nothing else.")
+    return option(debug_option(command))
 
 
 def job_argument(command: C) -> C:

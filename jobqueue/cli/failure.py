@@ -17,13 +17,26 @@ OUTPUT_CLOSED = 141
 """128 + SIGPIPE, as a shell reports a program that wrote to nobody."""
 
 
+class DetachedError(Exception):
+    """The person stopped watching a job that goes on.
+
+    Args:
+        job_id: The job.
+    """
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"No longer watching; job {job_id} goes on.")
+        self.job_id = job_id
+
+
 def report(error: BaseException, *, is_json: bool) -> int:
     """Tell of *error* and return the exit code it stands for."""
     document = _document(error)
     if is_json:
         emit({"error": document})
     else:
-        note(f"{click.style('Error:', fg='red', bold=True)} {_lines(document['message'])}")
+        title = "" if isinstance(error, DetachedError) else click.style("Error: ", fg="red", bold=True)
+        note(f"{title}{_lines(document['message'])}")
         if document["remedy"]:
             note(f"  {_lines(document['remedy'])}")
     code: int = document["exit_code"]
@@ -38,6 +51,9 @@ def _document(error: BaseException) -> dict[str, Any]:
             found |= {"field": error.field or None, "line": error.line}
         if isinstance(error, DuplicateJobError):
             found |= {"job_id": error.job_id}
+    elif isinstance(error, DetachedError):
+        again = f"Watch it again: jobqueue watch {error.job_id}"
+        found |= {"type": "Detached", "remedy": again, "exit_code": INTERRUPTED, "job_id": error.job_id}
     elif isinstance(error, click.ClickException):
         found |= {"type": "UsageError", "message": error.format_message(), "exit_code": BAD_USAGE}
         context = getattr(error, "ctx", None)

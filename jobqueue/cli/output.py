@@ -17,7 +17,7 @@ class OutputClosedError(Exception):
     """Whoever read our output has gone away, such as ``head``."""
 
 
-def say(text: str = "") -> None:
+def say(text: str) -> None:
     """Write a line to standard output."""
     try:
         click.echo(text)
@@ -82,7 +82,9 @@ def clean(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``12 s``, ``2 min 13 s``, ``1 h 4 min``, ``3 d 2 h``."""
+    """``0.4 s``, ``12 s``, ``2 min 13 s``, ``1 h 4 min``, ``3 d 2 h``."""
+    if 0.05 <= seconds < 9.95:
+        return f"{seconds:.1f} s"
     whole = max(0, round(seconds))
     for unit, length, smaller, smaller_length in (
         ("d", 86_400, "h", 3600),

@@ -16,7 +16,7 @@ _PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)")
 _LONGEST_S = 10 * 366 * 86_400.0
 
 
-class DurationType(click.ParamType):
+class DurationType(click.ParamType):  # type: ignore[type-arg]
     """``90s``, ``15m``, ``2h``, ``1h30m``, ``1d`` as seconds."""
 
     name = "duration"
@@ -35,7 +35,7 @@ class DurationType(click.ParamType):
         return seconds
 
 
-class PriorityType(click.ParamType):
+class PriorityType(click.ParamType):  # type: ignore[type-arg]
     """``high``, ``default`` or ``low``."""
 
     name = "priority"
@@ -54,7 +54,7 @@ class PriorityType(click.ParamType):
         return "[high|default|low]"
 
 
-class SizesType(click.ParamType):
+class SizesType(click.ParamType):  # type: ignore[type-arg]
     """``OPERATION=MIN,OPTIMAL,MAX`` batch sizes."""
 
     name = "sizes"

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobqueue.cli import progress_view as view
-from jobqueue.cli.failure import INTERRUPTED
+from jobqueue.cli.failure import DetachedError
 from jobqueue.cli.output import note, say
 from jobqueue.delivery.queue import JobQueue
 from jobqueue.errors import ServerUnavailableError
@@ -137,25 +137,22 @@ def follow(queue: JobQueue, job_id: int, *, is_json: bool) -> JobProgress:
         The job as it ended.
 
     Raises:
-        KeyboardInterrupt: The person wants to see no more; the job goes on.
+        DetachedError: The person wants to see no more; the job goes on.
         NotFoundError: There is no such job.
         ServerUnavailableError: A server stayed away for a minute.
     """
-    with _display(is_json=is_json) as display:
-        for progress in _readings(queue, job_id, display):
-            display.show(progress)
-            if progress.job.status.is_terminal:
-                break
+    try:
+        with _display(is_json=is_json) as display:
+            for progress in _readings(queue, job_id, display):
+                display.show(progress)
+                if progress.job.status.is_terminal:
+                    break
+    except KeyboardInterrupt:
+        raise DetachedError(job_id) from None
     if not is_json:
         for line in view.summary_lines(progress, queue.dead_letter_groups(job_id)):
             say(line)
     return progress
-
-
-def detached(job_id: int) -> int:
-    """Say that the job goes on without us; the exit code."""
-    note(f"\nNo longer watching; job {job_id} goes on. Watch it again: jobqueue watch {job_id}")
-    return INTERRUPTED
 
 
 def _readings(queue: JobQueue, job_id: int, display: Display) -> Iterator[JobProgress]:

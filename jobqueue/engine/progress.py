@@ -6,7 +6,7 @@ from jobqueue.engine import registry
 from jobqueue.engine.context import as_request
 from jobqueue.errors import JobQueueError, ServerUnavailableError
 from jobqueue.model.breaker import BreakerStatus
-from jobqueue.model.job import ACTIVE, Job
+from jobqueue.model.job import ACTIVE, Job, JobStatus
 from jobqueue.model.limit import RateLimitState, Scope
 from jobqueue.model.progress import JobProgress, estimate_s
 from jobqueue.model.window import parse_windows
@@ -29,6 +29,7 @@ def job_progress(database: Database, job_id: int, limiter: Limiter | None) -> Jo
     done = row["succeeded"] + row["skipped"] + row["failed"] + row["unconfirmed"]
     pace = row["recent_items"] / max(row["recent_s"], _SHORTEST_PACE_S) if row["recent_items"] else None
     remaining = job.item_count - done
+    waits_s = 0.0 if row["held_parts"] else max(0.0, row["next_due_in_s"] or 0.0)
     return JobProgress(
         job=job,
         succeeded=row["succeeded"],
@@ -42,7 +43,7 @@ def job_progress(database: Database, job_id: int, limiter: Limiter | None) -> Jo
         held_parts=row["held_parts"],
         items_per_s=pace,
         batch_size=row["batch_size"],
-        eta_s=_eta_s(database, job, remaining, pace, row["batch_size"]) if job.status in ACTIVE else None,
+        eta_s=_eta_s(database, job, remaining, pace, row["batch_size"], waits_s) if job.status in ACTIVE else None,
         next_due_in_s=row["next_due_in_s"],
         waiting_for=_waiting_for(row["wait_reason"] or "", row["held_parts"]),
         quota=() if state is None else state.windows,
@@ -70,20 +71,25 @@ def _breaker(state: RateLimitState | None) -> str:
     return str(BreakerStatus.CLOSED if worst is None else worst.status)
 
 
-def _eta_s(database: Database, job: Job, remaining: int, pace: float | None, batch_size: int | None) -> float | None:
+def _eta_s(
+    database: Database, job: Job, remaining: int, pace: float | None, batch_size: int | None, waits_s: float
+) -> float | None:
+    if job.status is JobStatus.PAUSED or not job.is_planned:
+        return None
     try:
         operation = registry.handler(job.type).operation(as_request(job), registry.provider(job.provider))
         config = limits.provider_limits(database, job.provider)
     except ServerUnavailableError:
         raise
     except JobQueueError:  # its handler is not installed here: say what the pace alone tells
-        return remaining / pace if pace else None
+        return waits_s + remaining / pace if pace else None
     sizes = limits.batch_config(database, job.provider, operation.name, largest=operation.max_size)
     windows = {window.limit: window.length_s for level in config.configs for window in parse_windows(level.windows)}
-    return estimate_s(
+    rest_s = estimate_s(
         remaining=remaining,
         items_per_s=pace,
         items_a_batch=batch_size or sizes.optimal_size,
         requests_a_batch=2 if operation.is_observed else 1,
         windows=windows,
     )
+    return None if rest_s is None else waits_s + rest_s

@@ -205,25 +205,27 @@ class Slice:
     # --- sending ---
 
     def _send(self, count: int) -> None:
-        flights = self._take(count)
-        for flight in self._gate.admit(flights):
-            operation = self._context.operation
+        taken = self._take(count)
+        admitted = self._gate.admit(taken)
+        # First what stays behind goes back: the cursor that is committed must not pass it.
+        for flight in reversed(taken[len(admitted) :]):
+            self._parts[flight.part].put_back(flight, self._clock())
+        operation = self._context.operation
+        for flight in admitted:
+            part = self._parts[flight.part]
+            part.in_flight += 1
             looks = flight.most_requests - 1
             self._draft.open(
                 flight,
                 cost_units=operation.cost_units + looks * operation.observe_cost_units,
                 requests=flight.most_requests,
                 deadline_s=operation.deadline_s * flight.most_requests,
-                cursor=self._parts[flight.part].cursor,
+                cursor=part.cursor,
             )
-            flights.remove(flight)
-            self._parts[flight.part].in_flight += 1
-        for flight in reversed(flights):
-            self._parts[flight.part].put_back(flight, self._clock())
-        for part in self._parts.values():
-            for no in part.obsolete:
-                self._draft.close_row(part.part, no, "recorded")
-            part.obsolete.clear()
+        for held in self._parts.values():
+            for no in held.obsolete:
+                self._draft.close_row(held.part, no, "recorded")
+            held.obsolete.clear()
         self._commit()
 
     def _take(self, count: int) -> list[Flight]:
@@ -233,7 +235,7 @@ class Slice:
         parts = sorted(self._parts.values(), key=lambda part: not part.is_next_isolated(now_s))
         flights: list[Flight] = []
         while len(flights) < count:
-            taken = []
+            taken: list[Flight] = []
             for part in parts[:]:
                 flight = part.take(size, now_s) if len(flights) + len(taken) < count else None
                 if flight is None:

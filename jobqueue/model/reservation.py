@@ -187,6 +187,7 @@ class RateLimitState:
     """Where everything stands that a request of *scope* must pass.
 
     Attributes:
+        epoch: 0 while what was sent is being counted again; then nothing else is known.
         in_flight: Slots held in the innermost level that keeps limits.
         batch_health: By operation, 1 when no batch failed for its size, down to 1/1000.
     """

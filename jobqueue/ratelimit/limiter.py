@@ -179,14 +179,16 @@ class Limiter:
     def snapshot(self, scope: Scope) -> RateLimitState:
         """Where every limit, cool-down and breaker of *scope* stands now.
 
+        While another client counts again what was sent, only the scope is known, and the epoch is 0.
+
         Raises:
             UnknownProviderError: No limits are configured for the scope's provider.
-            ServerUnavailableError: Redis cannot be reached, or its state is being rebuilt by another client.
+            ServerUnavailableError: Redis cannot be reached.
         """
         limits, layout = self._laid_out((scope,))
         reply = self._reserve(limits, layout, "look", 1, 1, 0, 0, token_hex(8))
         if isinstance(reply, Denied):
-            raise ServerUnavailableError(f"{reply.constraint}.", remedy="Look again in a moment.")
+            return RateLimitState(scope, epoch=0, windows=(), in_flight=0)
         return read_state(reply, scope, layout)
 
     def require_epoch(self, provider: str, epoch: int) -> None:

@@ -11,7 +11,7 @@ from handlers.sandbox.launch import SandboxProcess
 from handlers.sandbox.seed import seed_artist_id, seed_playlist_id, seed_playlist_tracks, seed_track_id
 from jobqueue.handler import Provider
 
-LIBRARY, ARTISTS, PLAYLIST_ITEMS = 120, 60, 230
+LIBRARY, ARTISTS, PLAYLIST_ITEMS = 120, 60, 130
 TOKEN = "sandbox-demo"
 
 
@@ -68,7 +68,7 @@ def _spotify_cases() -> list[Case]:
         Case(
             provider,
             "remove_from_playlist",
-            _tracks(in_playlist[::2]),
+            _tracks(in_playlist[::3]),
             "remove_playlist_items",
             _tracks([9999]),
             options=playlist,

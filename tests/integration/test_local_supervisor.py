@@ -39,6 +39,8 @@ signal.signal(signal.SIGTERM, end)
 os.write(1, b"worker %d\n" % os.getpid())
 while True: time.sleep(60)
 """
+# This one dies of SIGTERM and leaves its horse behind.
+CARELESS_WORKER = WORKER.replace("signal.SIGTERM, end", "signal.SIGTERM, signal.SIG_DFL")
 STUBBORN = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -101,7 +103,7 @@ def test_kill_9_of_the_supervisor_leaves_no_worker_and_no_horse(leave):
     """After a kill -9 of the supervisor its workers and their horses end, in whatever group or session those hide."""
     if leave == "os.setsid()" and sys.platform != "linux":
         pytest.skip("only Linux has subreapers")
-    code = WORKER.format(leave=leave)
+    code = CARELESS_WORKER.format(leave=leave)
     supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISE, code], stdout=subprocess.PIPE, text=True)
     pids = read_until(supervisor.stdout, ["worker ", "horse "])
     family = {psutil.Process(pid) for pid in pids} | set(psutil.Process(supervisor.pid).children(recursive=True))
@@ -126,7 +128,7 @@ def test_kill_9_of_the_supervisor_ends_who_ignores_sigterm():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG")
-@pytest.mark.parametrize("code", [WORKER, WORKER.replace("signal.SIGTERM, end", "signal.SIGTERM, signal.SIG_DFL")])
+@pytest.mark.parametrize("code", [WORKER, CARELESS_WORKER])
 def test_kill_9_of_a_keeper_ends_its_program_and_horse(lines, code):
     """A keeper that is killed takes its program with it, the supervisor sees to the horse and starts all anew."""
     with Supervisor([spec("w", code.format(leave="os.setpgrp()"), restart=True)], on_line=lines) as supervisor:
@@ -137,6 +139,22 @@ def test_kill_9_of_a_keeper_ends_its_program_and_horse(lines, code):
         keeper.kill()
         assert psutil.wait_procs([horse, worker], timeout=LIMIT_S)[1] == []
         assert int(lines.wait_for("w", "horse ")) != horse.pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG")
+def test_kill_9_of_supervisor_and_keeper_asks_the_program_to_end():
+    """With both its guardians killed at once, a worker still gets its SIGTERM, from the kernel, and ends its horse."""
+    code = WORKER.format(leave="os.setpgrp()")
+    supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISE, code], stdout=subprocess.PIPE, text=True)
+    worker, horse = (psutil.Process(pid) for pid in read_until(supervisor.stdout, ["worker ", "horse "]))
+    keeper = worker.parent()
+    assert keeper is not None
+    # Stopped, the supervisor cannot clean up before it is killed too.
+    supervisor.send_signal(signal.SIGSTOP)
+    keeper.kill()
+    supervisor.kill()
+    assert psutil.wait_procs([worker, horse], timeout=LIMIT_S)[1] == []
+    supervisor.communicate()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)])

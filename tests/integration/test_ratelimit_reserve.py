@@ -67,12 +67,15 @@ def denied(decision, reason):
 
 def test_concurrent_workers_never_overspend_a_window(redis_url):
     """Thirty reservations race for ten slots over thirty connections; exactly ten win."""
-    gate = threading.Barrier(30)
+    gate = threading.Barrier(30, timeout=30)
+    first = Limiter(redis_url, {"spotify": provider_limits("10/minute")}, NoHistory())
+    assert first.why(SPOTIFY) is None
+    first.close()
 
     def attempt(_):
         limiter = Limiter(redis_url, {"spotify": provider_limits("10/minute")}, NoHistory())
         try:
-            limiter.snapshot(SPOTIFY)
+            limiter.why(SPOTIFY)
             gate.wait()
             return limiter.reserve(SPOTIFY)
         finally:
@@ -126,7 +129,7 @@ def test_fewer_slots_are_granted_when_fewer_are_left(make):
 
 
 def test_slots_of_a_crashed_holder_end_at_their_deadline(make, clock):
-    """Never settled, a slot counts as answered at its deadline and frees one window later, and its settling is harmless."""
+    """Never settled, a slot counts as answered at its deadline and frees one window later; settling it is harmless."""
     limiter = make("2/second", max_concurrency=2)
     slots = granted(limiter.reserve(SPOTIFY, want=2, deadline_s=4), 2)
     clock.advance(3.9)
