@@ -17,7 +17,7 @@ INSERT INTO rate_limit_configs (provider, windows, unit_windows) VALUES
 
 INSERT INTO batch_configs (provider, operation, optimal_size, max_size) VALUES
     ('spotify', '*', 25, 40),
-    ('spotify', 'remove_from_playlist', 25, 100),
+    ('spotify', 'remove_from_playlist', 100, 100),
     ('spotify', 'insert_into_playlist', 25, 100),
     ('apple_music', '*', 15, 25),
     ('youtube_music', '*', 1, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +55,7 @@ def up(procfile: Path | None, is_json: bool) -> int:
             )
         else:
             _explain(settings, dashboard)
-        writer = line_writer([spec.name for spec in specs], click.get_text_stream("stderr") if is_json else None)
+        writer = line_writer([spec.name for spec in specs], sys.stderr if is_json else None)
         return Supervisor(specs, on_line=writer, secrets=_secrets(settings)).run()
 
 

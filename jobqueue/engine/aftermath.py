@@ -146,6 +146,10 @@ class Aftermath:
     def _split(
         self, part: HeldPart, flight: Flight, draft: Draft, *, is_isolated: bool, error: str, is_sent: bool = True
     ) -> None:
+        operation = self._context.operation
+        if operation.is_ordered and operation.is_observed and flight.before and not flight.is_effect_in_doubt:
+            # The first half's effect moves what the second half's before-state speaks of.
+            draft.unjournal(flight)
         halves = draft.split(flight, (part.next_no(), part.next_no()), is_isolated=is_isolated)
         if is_sent:
             draft.close(flight, "split", error=error)

@@ -143,6 +143,11 @@ class Draft:
             halves.append(half.as_waiting(no))
         return halves
 
+    def unjournal(self, flight: Flight) -> None:
+        """The effect of *flight* certainly did not take place: its before-state is to be looked at again."""
+        self._touch(flight.part)
+        self.record.unjournalled += [{"part": flight.part, "seq": item.seq} for item in flight.items]
+
     def outcomes(self, flight: Flight, results: Iterable[tuple[Item, ItemOutcome]]) -> None:
         """Terminal outcomes of some of the flight's items."""
         self._touch(flight.part)

@@ -71,6 +71,10 @@ WITH epoch AS MATERIALIZED (
     JOIN held USING (part)
     ORDER BY x.part, x.batch_no, x.seq
     ON CONFLICT (job_id, part, seq) DO NOTHING
+), unjournalled AS (
+    DELETE FROM item_journal AS l
+    USING jsonb_to_recordset(%(unjournalled)s::jsonb) AS x (part integer, seq bigint), held
+    WHERE l.job_id = %(job_id)s AND held.part = x.part AND l.part = x.part AND l.seq = x.seq
 ), ranges AS (
     INSERT INTO item_outcomes (job_id, part, seq, status, attempts)
     SELECT %(job_id)s, x.part, s.seq, x.status, x.attempts

@@ -1,0 +1,231 @@
+"""The public face, and the limiter as a strategy of `limits`."""
+
+from __future__ import annotations
+
+import doctest
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+from limits import parse
+from limits.storage import MemoryStorage, storage_from_string
+from ratelimit_world import Clock, MemoryHistory, provider_limits
+
+from jobqueue.errors import (
+    AuthorizationExpired,
+    BatchRejected,
+    ConfigurationError,
+    ItemRejected,
+    OutcomeUnknown,
+    ProviderUnavailable,
+    RateLimited,
+)
+from jobqueue.model.batching import BatchConfig
+from jobqueue.model.breaker import BreakerConfig
+from jobqueue.model.limit import DenialReason, Denied, Granted, ScopeKind, Slot, SlotResult, SlotUse
+from jobqueue.model.scope import Scope
+from jobqueue.ratelimit import service as service_module
+from jobqueue.ratelimit import strategy as strategy_module
+from jobqueue.ratelimit.feedback import result_of
+from jobqueue.ratelimit.limiter import Limiter
+from jobqueue.ratelimit.service import RateLimitService
+from jobqueue.ratelimit.strategy import HeldWindowRateLimiter
+
+SIZES = {("spotify", "save"): BatchConfig(min_size=2, optimal_size=10, max_size=20)}
+
+
+@pytest.fixture
+def clock():
+    """A clock that only waiting moves."""
+    return Clock()
+
+
+@pytest.fixture
+def serve(redis_url, clock):
+    """Make services whose waiting moves the clock; closed after the test."""
+    made = []
+
+    def serve(windows, **options):
+        limits = {"spotify": provider_limits(windows, **options)}
+        limiter = Limiter(redis_url, limits, MemoryHistory(clock), clock_us=clock)
+        made.append(limiter)
+        return RateLimitService(limiter, SIZES, sleep=clock.advance, monotonic_s=lambda: clock.now_us / 1_000_000)
+
+    yield serve
+    for limiter in made:
+        limiter.close()
+
+
+@pytest.mark.parametrize("module", [service_module, strategy_module])
+def test_the_examples_in_the_docs_run(module, redis_url):
+    """What the docstrings show is what happens."""
+    failed, tried = doctest.testmod(module, extraglobs={"redis_url": redis_url})
+    assert tried > 5
+    assert failed == 0
+
+
+def test_waiting_takes_a_slot_as_soon_as_one_frees(serve, clock):
+    """It waits as long as told, not longer, and gives up at once when that would be too long."""
+    service = serve("1/minute")
+    slot = service.wait_for_rate_limit("spotify", timeout_s=0)
+    assert isinstance(slot, Slot)
+    service.record_success(slot)
+    assert not service.can_proceed("spotify")
+    started_us = clock.now_us
+    denied = service.wait_for_rate_limit("spotify", timeout_s=59)
+    assert isinstance(denied, Denied)
+    assert clock.now_us == started_us
+    assert isinstance(service.wait_for_rate_limit("spotify", timeout_s=61), Slot)
+    assert clock.now_us - started_us == 60_001_000
+
+
+def test_a_slot_given_back_costs_nothing(serve):
+    """The next caller may proceed at once."""
+    service = serve("1/minute")
+    service.give_back(service.wait_for_rate_limit("spotify"))
+    assert service.can_proceed("spotify")
+
+
+def test_batches_grow_as_the_quota_runs_out(serve):
+    """Optimal while half is left, larger afterwards; all items in order, none twice."""
+    service = serve("10/minute")
+    batches = service.create_optimal_batches("spotify", "save", range(100))
+    done = list(service.execute_batches(batches, fn=list))
+    sizes = [len(result.value) for result in done]
+    assert sizes[:5] == [10] * 5
+    assert 10 < sizes[-2] <= 20
+    assert [item for result in done for item in result.value] == list(range(100))
+
+
+def test_a_size_caused_failure_halves_the_next_batch(serve):
+    """The failure comes back with its batch; the next one is half as large."""
+    service = serve("100/minute")
+
+    def send(items):
+        if len(items) > 6:
+            raise ProviderUnavailable("413", is_size_caused=True)
+        return len(items)
+
+    batches = service.create_optimal_batches("spotify", "save", range(20))
+    done = list(service.execute_batches(batches, send))
+    assert [len(result.batch.items) for result in done] == [10, 5, 5]
+    assert isinstance(done[0].error, ProviderUnavailable)
+    assert [result.value for result in done] == [None, 5, 5]
+
+
+def test_a_throttled_batch_waits_and_is_sent_again(serve, clock):
+    """It pauses as long as the provider asked and uses up nothing else."""
+    service = serve("100/minute")
+    answers = [RateLimited("429", retry_after_s=20), None]
+
+    def send(items):
+        error = answers.pop(0)
+        if error:
+            raise error
+        return clock.now_us
+
+    started_us = clock.now_us
+    (result,) = service.execute_batches(service.create_optimal_batches("spotify", "save", range(3)), send)
+    assert result.value - started_us == 20_000_000
+
+
+def test_a_batch_that_gets_no_slot_in_time_is_given_back(serve):
+    """With what denied it."""
+    service = serve("1/minute")
+    batches = list(service.create_optimal_batches("spotify", "save", range(20)))
+    results = list(service.execute_batches(batches, len, timeout_s=5))
+    assert results[0].value == 10
+    assert results[1].denied.reason is DenialReason.WINDOW
+
+
+def test_a_bug_in_the_function_passes_through_and_its_request_counts(serve):
+    """Whether it was sent is unknown, so it stays in the window; the breaker learns nothing."""
+    service = serve("2/minute", breaker=BreakerConfig(minimum_calls=1))
+    batches = service.create_optimal_batches("spotify", "save", range(3))
+    with pytest.raises(ZeroDivisionError):
+        next(service.execute_batches(batches, lambda items: 1 / 0))
+    state = service.limiter.snapshot(Scope("spotify"))
+    assert (state.windows[0].used, state.in_flight, state.breakers[0].status) == (1, 0, "closed")
+
+
+def test_an_operation_without_sizes_is_named(serve):
+    """At once, not when the first batch is asked for."""
+    with pytest.raises(ConfigurationError, match=r"spotify/follow.*Known: spotify/save"):
+        serve("1/minute").create_optimal_batches("spotify", "follow", [1])
+
+
+@pytest.mark.parametrize(
+    ("error", "use", "is_size_caused"),
+    [
+        (None, SlotUse.OK, False),
+        (RateLimited("429", retry_after_s=3), SlotUse.THROTTLED, False),
+        (ProviderUnavailable("503"), SlotUse.FAILURE, False),
+        (ProviderUnavailable("413", is_size_caused=True), SlotUse.FAILURE, True),
+        (OutcomeUnknown("no answer"), SlotUse.FAILURE, False),
+        (AuthorizationExpired("401"), SlotUse.OK, False),
+        (BatchRejected("400"), SlotUse.OK, False),
+        (ItemRejected("404"), SlotUse.OK, False),
+    ],
+)
+def test_each_error_tells_the_limiter_what_it_means(error, use, is_size_caused):
+    """A refusal is an answer, an outage a failure, a throttle a pause."""
+    result = result_of(Slot("x.1.1", Scope("spotify")), error, operation="save", throttle_kind=ScopeKind.ACCOUNT)
+    assert (result.use, result.is_size_caused) == (use, is_size_caused)
+    assert (result.throttle is not None) == (use is SlotUse.THROTTLED)
+    assert result.throttle is None or result.throttle.retry_after_s == 3
+
+
+@pytest.fixture
+def strategy(redis_url):
+    """The strategy over the storage of `limits`."""
+    return HeldWindowRateLimiter(storage_from_string(redis_url))
+
+
+def test_the_strategy_hits_tests_and_clears(strategy):
+    """As every strategy of `limits`, per item and identifiers, with costs."""
+    item = parse("5 per 2 minute")
+    assert [strategy.hit(item, "a", cost=2) for _ in range(3)] == [True, True, False]
+    assert strategy.test(item, "a")
+    assert not strategy.test(item, "a", cost=2)
+    assert not strategy.hit(item, "a", cost=6)
+    assert not strategy.test(item, "a", cost=6)
+    assert strategy.hit(item, "b", cost=5)
+    assert strategy.get_window_stats(item, "a").remaining == 1
+    strategy.clear(item, "a")
+    assert strategy.get_window_stats(item, "a").remaining == 5
+    assert strategy.get_window_stats(item, "b").remaining == 0
+
+
+def test_the_strategy_is_reset_with_its_storage(strategy, redis_url):
+    """All its keys carry the storage's prefix."""
+    item = parse("1/minute")
+    assert strategy.hit(item, "a")
+    with redis.Redis.from_url(redis_url) as client:
+        assert all(key.startswith(b"LIMITS:") for key in client.scan_iter())
+    strategy.storage.reset()
+    assert strategy.hit(item, "a")
+
+
+def test_the_strategy_holds_what_is_reserved(strategy):
+    """Reserved in one thread, settled in another; unused it is free again."""
+    item = parse("1/minute")
+    grant = strategy.reserve(item, "a")
+    assert isinstance(grant, Granted)
+    assert isinstance(strategy.reserve(item, "a"), Denied)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(strategy.settle, [SlotResult.unused(grant.slots[0])]).result().slots == 1
+    assert strategy.hit(item, "a")
+
+
+def test_the_strategy_admits_exactly_the_limit_from_many_threads(strategy):
+    """Eight threads, forty hits each, a limit of a hundred."""
+    item = parse("100/hour")
+    with ThreadPoolExecutor(8) as pool:
+        hits = list(pool.map(lambda _: strategy.hit(item, "a"), range(320)))
+    assert sum(hits) == 100
+
+
+def test_the_strategy_needs_redis():
+    """Another storage is refused by name."""
+    with pytest.raises(ConfigurationError, match="MemoryStorage"):
+        HeldWindowRateLimiter(MemoryStorage())
