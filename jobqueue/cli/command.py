@@ -31,6 +31,10 @@ class Invocation:
 class Group(click.Group):
     """A group that names the command that was probably meant and keeps the order of definition."""
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        # Help in place of an error would not say what was wrong.
+        super().__init__(*args, **({"no_args_is_help": False} | settings))
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

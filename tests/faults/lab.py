@@ -150,6 +150,14 @@ class Lab:
             client.flushall()
         self.flushed_ns.append(time.time_ns())
 
+    def wait(self, queue: JobQueue, job_id: int, *, timeout_s: float) -> None:
+        """Until the job has ended."""
+        until_s = time.monotonic() + timeout_s
+        while not (progress := queue.get_job_status(job_id)).job.status.is_terminal:
+            if time.monotonic() > until_s:
+                raise TimeoutError(f"{progress.as_dict()}; logs in {self._logs}")
+            time.sleep(0.05)
+
     def close(self) -> None:
         """End every process, orphaned horses too."""
         processes = [worker.pid for worker in self.workers] + ([self.scheduler.pid] if self.scheduler else [])
@@ -232,7 +240,7 @@ def unexplained(repeated: Sequence[Any], kills: Sequence[Kill]) -> list[str]:
 
 
 def run(
-    lab: Lab, *, items: int, kills: int, flushes: int, seed: int, timeout_s: float, say: Any = lambda line: None
+    lab: Lab, *, items: int, kills: int, flushes: int, seed: int, timeout_s: float, gap_s: float = 1.5, say: Any = lambda line: None
 ) -> Account:
     """Enqueue, disturb, wait, count."""
     rng = random.Random(seed)
@@ -242,7 +250,7 @@ def run(
         job = queue.enqueue_job(request, Rows([seed_track_id(n) for n in range(items)]))
         schedule = [("kill", None)] * kills + [("flush", None)] * flushes
         rng.shuffle(schedule)
-        next_at_s = time.monotonic() + rng.uniform(0.3, 1.0)
+        next_at_s = time.monotonic() + rng.uniform(0.2, 0.7) * gap_s
         seen = -1
         moved_s = time.monotonic()
         stalls = []
@@ -268,7 +276,7 @@ def run(
                     is_done = lab.kill(rng.choice(["horse", "horse", "worker", "both"]), rng.randrange(len(lab.workers)))
                 if is_done:
                     schedule.pop()
-                    next_at_s = now_s + rng.uniform(0.2, 1.5)
+                    next_at_s = now_s + rng.uniform(0.1, 1.0) * gap_s
             time.sleep(0.02)
         result = account(lab, job.job_id, items, started_s)
         result.stalls_s = stalls

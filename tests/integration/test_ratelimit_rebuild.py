@@ -300,9 +300,11 @@ def test_a_limiter_made_before_a_fork_serves_both(work):
     """The child opens a connection of its own and leaves the parent's alone."""
     worker = work()
     worker.take(1)
+    parents = worker.limiter._runner._connection
     child = os.fork()
     if child == 0:
-        os._exit(len(worker.take(1)))
+        taken = len(worker.take(1))
+        os._exit(taken if worker.limiter._runner._connection is not parents else 9)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     assert len(worker.take(9)) == 2
 

@@ -14,7 +14,7 @@ import pytest
 
 from jobqueue.engine import distinct, spool
 from jobqueue.engine.distinct import SPILL_ABOVE, Distinct
-from jobqueue.engine.intake import CsvFile, RowSource, Rows
+from jobqueue.engine.intake import CsvFile, Rows, RowSource
 from jobqueue.engine.spool import SKIPPED_KEPT, Spooled, take_in
 from jobqueue.errors import ConfigurationError, InvalidInputError
 from jobqueue.handler import BaseHandler, Operation
@@ -54,10 +54,12 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def spooled(source: RowSource, **options: Any) -> Spooled:
+    """Take *source* in."""
     return take_in(source, handler=Numbers(), request=REQUEST, operation=OPERATION, **options)
 
 
 def digest(*items: str | dict[str, object]) -> str:
+    """The digest of *items*."""
     with spooled(Rows(items)) as taken:
         return taken.items_digest
 
@@ -96,7 +98,7 @@ def test_the_digest_depends_on_items_and_not_on_their_order() -> None:
 def test_far_duplicates_are_found_beyond_the_memory_threshold(
     monkeypatch: pytest.MonkeyPatch, spill_above: int
 ) -> None:
-    """120,000 rows with near and far duplicates come out as a set would, whether files are divided once, twice or more."""
+    """120,000 rows with near and far duplicates come out as a set would, however often the files are divided."""
     row_count = 120_000 if spill_above == SPILL_ABOVE else 30_000
     monkeypatch.setattr(spool, "Distinct", lambda place: Distinct(place, spill_above=spill_above))
     chance = random.Random(1)

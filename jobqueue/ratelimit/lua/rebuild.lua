@@ -4,12 +4,12 @@
 -- Per scope: blocked_us, blocked_why, breaker, opens, open_us, slots {remaining us, cost, count}, windows {{us ago, weight}}.
 -- Answers 1 when installed, 0 when not needed.
 
+redis.call('DEL', KEYS[2])
 if ARGV[2] ~= ARGV[7] then return 0 end
 local conf, epoch, now = cjson.decode(ARGV[1]), ARGV[3], clock(ARGV[6])
 local meta = redis.call('HMGET', KEYS[1], 'run_id', 'epoch', 'windows')
 local is_fit = meta[3] == conf.fingerprint
 if is_fit and meta[1] == ARGV[2] and tonumber(meta[2]) >= tonumber(epoch) then return 0 end
-redis.call('DEL', KEYS[2])
 if ARGV[4] == '1' and is_fit then
   redis.call('HSET', KEYS[1], 'run_id', ARGV[2])
   redis.call('PEXPIRE', KEYS[1], conf.ttl_ms)
