@@ -1,13 +1,14 @@
 """What a handler and a provider look like to the engine.
 
-A handler turns the items of ONE request into that request. The engine owns everything around it: limits, leases, intents, the
-journal, retries and outcomes. A request with a before-state passes through four calls::
+A handler turns the items of ONE request into that request. The engine owns everything around it: limits, leases,
+intents, the journal, retries and outcomes. A request with a before-state passes through four calls::
 
     observe_step(call)    read the before-state                      (a request, seldom several)
     decide(call, before)  which items need an effect at all          (pure)
                           … the engine commits intent and journal …
     apply(call)           the effect                                 (a request)
-    probe(call)           after a crash or an unanswered request of an operation that is not idempotent: did it take effect?
+    probe(call)           after a crash or an unanswered request of an operation that is not idempotent: did it take
+    effect?
 
 A handler raises the errors of `jobqueue.errors.HandlerError`; anything else is taken for a bug of the handler.
 """
@@ -69,7 +70,8 @@ class Call:
 
     Attributes:
         items: The items of this request, in order.
-        before: The recorded before-state of each item; empty until `observe` has run, and for operations that are not observed.
+        before: The recorded before-state of each item; empty until `observe` has run, and for operations that are
+            not observed.
         after: The expected state after the effect, as `decide` gave it, parallel to *before*.
         idempotency_key: The same for every repetition of this request.
         deadline_s: Seconds this request may take in total, connection and body included.
@@ -113,7 +115,9 @@ Decision = Effect | ItemOutcome
 
 @runtime_checkable
 class Provider(Protocol):
-    """A provider as the engine sees it; found by the entry point group ``jobqueue.providers`` and instantiated without arguments."""
+    """A provider as the engine sees it; found by the entry point group ``jobqueue.providers`` and instantiated
+    without arguments.
+    """
 
     name: str
     operations: Mapping[str, Operation]

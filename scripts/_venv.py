@@ -1,7 +1,7 @@
 """Make ``.venv`` and install jobqueue into it, unless that is done already; standard library only.
 
-``_venv.sh`` runs it: ``python _venv.py local,dashboard``. Says nothing when there is nothing to do; when pip fails, shows
-all that pip wrote.
+``_venv.sh`` runs it: ``python _venv.py local,dashboard``. Says nothing when there is nothing to do; when pip fails,
+shows all that pip wrote.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 import venv
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -68,7 +69,7 @@ def _install(wanted: dict[str, str], extras: set[str], *, is_moved: bool) -> int
     return 0
 
 
-def _installed() -> dict[str, object] | dict[str, list[str]]:
+def _installed() -> dict[str, Any]:
     """What the last finished installation was made from; empty when there is none."""
     try:
         found = json.loads(STAMP.read_text())

@@ -7,17 +7,21 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from jobqueue.local.valkey import Valkey
 from jobqueue.model.limit import (
     CircuitBreakerState,
     Cooldown,
+    Denied,
     ProviderLimits,
     RateLimitConfig,
     Scope,
     ScopeKind,
     Slot,
+    SlotResult,
     Window,
 )
 from jobqueue.ratelimit.history import SentRequests
+from jobqueue.ratelimit.limiter import Limiter
 
 
 class Clock:
@@ -123,3 +127,39 @@ def worst_case(requests: Iterable[Sent], window: Window, within: Scope) -> int:
         (sum(w for (sent, ended), w in grouped.items() if sent <= a + window.length_us and ended >= a) for a in starts),
         default=0,
     )
+
+
+class Worker:
+    """A limiter and the database it commits to."""
+
+    def __init__(self, url, clock, history=None, **options):
+        self.history = history or MemoryHistory(clock)
+        options.setdefault("windows", "4/minute")
+        self.limiter = Limiter(url, {"spotify": provider_limits(**options)}, self.history, clock_us=clock)
+
+    def take(self, want=1, scope=Scope("spotify")):
+        """Slots whose intents are committed; none when denied."""
+        decision = self.limiter.reserve(scope, want=want, deadline_s=10)
+        if isinstance(decision, Denied):
+            return ()
+        self.history.commit(decision.slots, decision.epoch, decision.deadline_s)
+        return decision.slots
+
+    def answer(self, slots):
+        """Record and settle them."""
+        for slot in slots:
+            self.history.answer(slot)
+        return self.limiter.settle([SlotResult(slot) for slot in slots])
+
+    def close(self):
+        """Close the limiter's connection."""
+        self.limiter.close()
+
+
+class SamePortValkey(Valkey):
+    """A server that comes back where it was, or says that another process took its port meanwhile."""
+
+    def start(self) -> None:
+        port = self.port
+        super().start()
+        assert port in (0, self.port), f"port {port} was taken by another process"

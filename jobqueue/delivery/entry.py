@@ -23,6 +23,7 @@ from jobqueue.engine.slice import HungCallError, Signals, Slice, Tools
 from jobqueue.engine.workers import worker_config
 from jobqueue.errors import NotFoundError, ServerUnavailableError, UsageError
 from jobqueue.model.job import ACTIVE, Job, JobStatus
+from jobqueue.model.worker import WorkerConfig
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.settings import Settings
 from jobqueue.store import cleanup, due, jobs
@@ -33,6 +34,16 @@ log = structlog.get_logger("jobqueue.entry")
 _EXIT_TIMEOUT = 70
 _EXIT_HUNG = 71
 _TIMER_LOOK_S = 0.25
+
+
+_configured: list[WorkerConfig] = []
+
+
+def configure(config: WorkerConfig) -> None:
+    """Let slices of this process, and of horses forked from it, work as *config* says instead of as the settings
+    say.
+    """
+    _configured[:] = [config]
 
 
 def run_slice(job_id: int) -> dict[str, Any]:
@@ -60,12 +71,19 @@ def _run(settings: Settings, database: Database, job_id: int) -> dict[str, Any]:
         return {"job_id": job_id, "reason": "the job is gone"}
     if job.status not in ACTIVE or job.status is JobStatus.PAUSED:
         return {"job_id": job_id, "reason": f"the job is {job.status}"}
+    config = _configured[0] if _configured else worker_config(settings)
+    if config.job_types and job.type not in config.job_types:
+        due.hint_again_soon(database, job_id)
+        return {"job_id": job_id, "reason": f"this worker takes no {job.type} jobs"}
+    if config.max_run_s is not None and time.time() - job.created_at.timestamp() > config.max_run_s:
+        sweep.fail_overdue(database, job_id)
+        return {"job_id": job_id, "reason": "the job took longer than this worker lets it"}
     connection = queues.connect(settings.redis_url)
     signals = WorkerSignals(connection, job.priority)
     signals.listen()
     sweep.end_leases_of_dead_processes(database)
     try:
-        report = _slice(settings, database, job, signals)
+        report = _slice(settings, database, job, signals, config)
     except UsageError as error:
         control.fail(database, job_id, reason=str(error), fingerprint=f"configuration: {type(error).__name__}")
         return {"job_id": job_id, "reason": str(error)}
@@ -76,7 +94,7 @@ def _run(settings: Settings, database: Database, job_id: int) -> dict[str, Any]:
     return report
 
 
-def _slice(settings: Settings, database: Database, job: Job, signals: Signals) -> dict[str, Any]:
+def _slice(settings: Settings, database: Database, job: Job, signals: Signals, config: WorkerConfig) -> dict[str, Any]:
     context = job_context(database, settings, job)
     limiter = Limiter(settings.redis_url, {job.provider: context.limits}, PostgresHistory(database))
     try:
@@ -86,7 +104,7 @@ def _slice(settings: Settings, database: Database, job: Job, signals: Signals) -
             limiter=limiter,
             holder=this_holder(current_rq_id() or queues.rq_id("slice", job.id)),
             signals=signals,
-            config=worker_config(settings),
+            config=config,
         )
         report = Slice(context, tools).run()
     finally:
@@ -110,7 +128,9 @@ def _pass_on(
 def _keep_time(
     settings: Settings, database: Database, connection: redis.Redis, job_id: int, signals: WorkerSignals
 ) -> None:
-    """Stay until the job's next part falls due, at most for a slice: without a scheduler the last slice is the timer."""
+    """Stay until the job's next part falls due, at most for a slice: without a scheduler the last slice is the
+    timer.
+    """
     ends_at_s = time.monotonic() + settings.slice_s
     is_said = False
     while True:

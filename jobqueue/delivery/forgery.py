@@ -1,8 +1,8 @@
 """An RQ job class that runs our functions and nothing else.
 
 Redis is shared ground: whoever may write to it could ask a worker to unpickle anything and to call any importable
-function. With ``RQ_JOB_CLASS=jobqueue.delivery.forgery.SliceJob`` (``jobqueue up`` and `JobQueue.start_worker` set it) a
-worker reads plain values only, calls what is on the list below, and ignores callbacks.
+function. With ``RQ_JOB_CLASS=jobqueue.delivery.forgery.SliceJob`` (``jobqueue up`` and `JobQueue.start_worker` set
+it) a worker reads plain values only, calls what is on the list below, and ignores callbacks.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ _YIELDING_S = 1
 def current_worker() -> BaseWorker | None:
     """The RQ worker that runs this call; None outside of one.
 
-    RQ hands a job no reference to its worker, and what Redis knows of the worker may have been flushed; the worker itself
-    is on the stack of every horse.
+    RQ hands a job no reference to its worker, and what Redis knows of the worker may have been flushed; the worker
+    itself is on the stack of every horse.
     """
     frame: FrameType | None = inspect.currentframe()
     while frame is not None:
@@ -50,8 +50,8 @@ def current_rq_id() -> str:
 class WorkerSignals:
     """Shutdown, orphanhood and higher work, looked for at most five times a second.
 
-    RQ does not pass SIGTERM on to a horse: the worker notes the request in Redis. A service manager may signal the whole group,
-    so the horse listens too instead of dying.
+    RQ does not pass SIGTERM on to a horse: the worker notes the request in Redis. A service manager may signal the
+    whole group, so the horse listens too instead of dying.
     """
 
     def __init__(

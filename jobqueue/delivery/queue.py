@@ -9,7 +9,7 @@ from typing import Any
 
 from rq import Queue, Worker
 
-from jobqueue.delivery import queues
+from jobqueue.delivery import entry, queues
 from jobqueue.delivery.dispatch import dispatch
 from jobqueue.delivery.forgery import SliceJob
 from jobqueue.delivery.horse import describe_worker
@@ -290,6 +290,7 @@ class JobQueue:
         for name in config.job_types:
             registry.handler(name)
         registry.preload()
+        entry.configure(config)
         self.close()  # connections must not cross RQ's fork
         names = [Queue(priority.queue, connection=self._connection, job_class=SliceJob) for priority in Priority]
         Worker(names, connection=self._connection, job_class=SliceJob).work(burst=burst)

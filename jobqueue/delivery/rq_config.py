@@ -1,4 +1,6 @@
-"""For ``RQ_CONFIG=jobqueue.delivery.rq_config``: loads handlers in the worker, so that a horse starts in milliseconds."""
+"""For ``RQ_CONFIG=jobqueue.delivery.rq_config``: loads handlers in the worker, so that a horse starts in
+milliseconds.
+"""
 
 from __future__ import annotations
 

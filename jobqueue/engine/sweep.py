@@ -40,10 +40,11 @@ def sweep(database: Database, *, dead_holders: Callable[[], Sequence[str]] = lam
     for job_id in due.finishable_jobs(database):
         jobs.finish(database, job_id)
     for job_id in due.overdue_jobs(database):
-        _fail_overdue(database, job_id)
+        fail_overdue(database, job_id)
 
 
-def _fail_overdue(database: Database, job_id: int) -> None:
+def fail_overdue(database: Database, job_id: int) -> None:
+    """Fail a job that took longer than it may, and say what is undone."""
     job = jobs.get(database, job_id)
     row = jobs.progress_row(database, job_id)
     undone = job.item_count - sum(row[name] for name in ("succeeded", "skipped", "failed", "unconfirmed"))

@@ -23,8 +23,8 @@ def part_size(item_count: int, *, optimal_size: int, is_ordered: bool) -> int:
     """Items in each part but the last.
 
     Enough parts for several workers even of a small job; few enough that the short last batch of each costs little
-    quota and that progress stays a sum over few rows. Whole batches of the optimal size, so that a part ends with a full
-    one. One part where order matters.
+    quota and that progress stays a sum over few rows. Whole batches of the optimal size, so that a part ends with a
+    full one. One part where order matters.
     """
     if is_ordered or item_count <= optimal_size:
         return max(1, item_count)

@@ -1,8 +1,8 @@
 """What to do with a batch whose process died: repeat it, isolate it, split it, quarantine it.
 
 A crash is charged to the batches in flight, not to the part. Two crashes make a batch suspect; a suspect runs alone in
-its process, so that the next crash is its own. Alone it is halved at every crash until a single item crashes alone twice.
-An innocent neighbour ends its suspicion by its first recorded answer.
+its process, so that the next crash is its own. Alone it is halved at every crash until a single item crashes alone
+twice. An innocent neighbour ends its suspicion by its first recorded answer.
 """
 
 from __future__ import annotations

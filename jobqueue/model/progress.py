@@ -93,8 +93,8 @@ class JobProgress:
 
 
 _NUMBERS = (
-    "succeeded", "skipped", "failed", "unconfirmed", "cancelled", "retrying", "requests", "in_flight", "parts", "held_parts",
-    "items_per_s", "batch_size", "eta_s", "next_due_in_s", "waiting_for", "breaker",
+    "succeeded", "skipped", "failed", "unconfirmed", "cancelled", "retrying", "requests", "in_flight", "parts",
+    "held_parts", "items_per_s", "batch_size", "eta_s", "next_due_in_s", "waiting_for", "breaker",
 )  # fmt: skip
 
 

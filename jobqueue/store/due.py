@@ -33,6 +33,11 @@ def take_due(
     return [DuePart(**row) for row in rows]
 
 
+def hint_again_soon(database: Database, job_id: int) -> None:
+    """The hint reached a worker that does not take the job: let the next sweep hint again, for another one."""
+    database.rows("hint_again_soon", {"job_id": job_id})
+
+
 def next_due_in_s(database: Database, *, job_id: int | None = None) -> float | None:
     """Seconds until the earliest part falls due; None when nothing waits."""
     row = database.row("next_due", {"job_id": job_id})

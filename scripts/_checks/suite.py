@@ -56,7 +56,7 @@ def main() -> int:
         return subprocess.run([sys.executable, "-m", "pytest", *arguments], env=environment, check=False).returncode
     results: list[Result] = []
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for result in pool.map(lambda check: _static(*check, environment), STATIC.items()):
+        for result in pool.map(lambda name: _static(name, environment), STATIC):
             _show(result)
             results.append(result)
     for steps in (_tests, _wheel):
@@ -66,9 +66,8 @@ def main() -> int:
         results += found
     print()
     for result in results:
-        print(
-            f"{'PASS' if result.is_passed else 'FAIL'}  {result.name:<22}{result.took_s:7.1f} s  {result.remark}".rstrip()
-        )
+        word = "PASS" if result.is_passed else "FAIL"
+        print(f"{word}  {result.name:<22}{result.took_s:7.1f} s  {result.remark}".rstrip())
     is_passed = all(result.is_passed for result in results)
     print(f"{'PASS' if is_passed else 'FAIL'}: {sum(r.is_passed for r in results)} of {len(results)} checks passed")
     return 0 if is_passed else 1
@@ -104,8 +103,8 @@ def _run(command: Sequence[str | Path], environment: dict[str, str]) -> tuple[in
     return done.returncode, done.stdout
 
 
-def _static(check: tuple[str, tuple[str, ...]], environment: dict[str, str]) -> Result:
-    name, (program, *rest) = check
+def _static(name: str, environment: dict[str, str]) -> Result:
+    program, *rest = STATIC[name]
     started_s = time.monotonic()
     code, output = _run([BIN / program, *rest], environment)
     lines = output.strip().splitlines()

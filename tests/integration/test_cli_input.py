@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -93,7 +92,6 @@ def program(
         ),
         (("list", "--state", "asleep"), "'asleep' is not one of", "list --help"),
         (("list", "--count", "1001"), "1001 is not in the range", "list --help"),
-        (("dead-letters",), "Missing command", "dead-letters --help"),
         (("dead-letters", "lst"), "Did you mean 'list'?", "dead-letters --help"),
         (("dead-letters", "show", "5"), "there is no dead letter 5", "dead-letters list"),
         (("dead-letters", "retry"), "which letters is not clear", "either ids, or"),
@@ -302,6 +300,13 @@ def test_a_bug_is_one_line_unless_debugging(program: Program, monkeypatch: pytes
     assert "Traceback" in program("list", "--debug").err
 
 
+def test_a_family_without_a_command_says_that_one_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is an error with a pointer to the help, not a page of it."""
+    answer = Program(capsys, {})("dead-letters")
+    assert answer.code == 2
+    assert answer.err == "Error: Missing command.\n  See: jobqueue dead-letters --help\n"
+
+
 def every_command() -> list[tuple[str, ...]]:
     """All commands there are."""
     simple = ["up", "enqueue", "status", "watch", "list", "items", "pause", "resume", "cancel", "retry", "workers"]
@@ -332,15 +337,15 @@ def test_the_bare_program_shows_its_commands(capsys: pytest.CaptureFixture[str])
 
 def test_the_script_is_the_same_command(program: Program) -> None:
     """scripts/enqueue.py enqueues, from any directory, and fails as jobqueue enqueue does."""
-    script = [sys.executable, str(ROOT / "scripts" / "enqueue.py")]
-    run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run
-    done = run(
-        [*script, *NOOP[1:], "--items", "items.csv", "--json"], env=program.environment, capture_output=True, text=True
-    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, str(ROOT / "scripts" / "enqueue.py"), *arguments]
+        return subprocess.run(argv, env=program.environment, capture_output=True, text=True, check=False)
+
+    done = run(*NOOP[1:], "--items", "items.csv", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["item_count"] == 5
-    failed = run([*script, "nop"], env=program.environment, capture_output=True, text=True)
+    failed = run("nop")
     assert failed.returncode == 2
     assert "type 'nop' is unknown" in failed.stderr
-    shown = run([*script, "--help"], env=program.environment, capture_output=True, text=True)
-    assert "Usage: scripts/enqueue.py [OPTIONS] TYPE" in shown.stdout
+    assert "Usage: scripts/enqueue.py [OPTIONS] TYPE" in run("--help").stdout

@@ -234,7 +234,8 @@ def test_a_waiting_job_names_its_limit(program: Program) -> None:
     """When the quota is used up, status says which limit holds the job and when it lifts."""
     program("limits", "set", "noop", "--windows", "1/hour")
     program(*NOOP, "--batch-size", 2)
-    program.work()
+    with program.worker(), program.started("watch", 1) as process:
+        wait_for_line(process.stdout, "waiting for noop: 1 per 1 hour, lifts in")
     answer = program("status", 1)
     assert answer.code == 0
     assert "waiting for noop: 1 per 1 hour, lifts in" in answer.out

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import pytest
 import redis
-from ratelimit_world import Clock, MemoryHistory, provider_limits
+from ratelimit_world import Clock, MemoryHistory, SamePortValkey, Worker, provider_limits
 
-from jobqueue.errors import ConfigurationError, InvalidInputError, JobQueueError, ServerUnavailableError
-from jobqueue.local.valkey import Valkey
+from jobqueue.errors import InvalidInputError
 from jobqueue.model.breaker import BreakerConfig, BreakerStatus, CircuitBreakerState
-from jobqueue.model.limit import DenialReason, Denied, Granted, Scope, Slot, SlotResult
+from jobqueue.model.limit import DenialReason, Granted, Scope, Slot, SlotResult
 from jobqueue.ratelimit.history import NoHistory, SentRequests
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.ratelimit.rebuild import count_history
 
 SPOTIFY, ALICE = Scope("spotify"), Scope("spotify", "alice")
 HASH = "{spotify}:limit:scope:"
-
-
-class Worker:
-    """A limiter and the database it commits to."""
-
-    def __init__(self, url, clock, history=None, **options):
-        self.history = history or MemoryHistory(clock)
-        options.setdefault("windows", "4/minute")
-        self.limiter = Limiter(url, {"spotify": provider_limits(**options)}, self.history, clock_us=clock)
-
-    def take(self, want=1, scope=SPOTIFY):
-        """Slots whose intents are committed; none when denied."""
-        decision = self.limiter.reserve(scope, want=want, deadline_s=10)
-        if isinstance(decision, Denied):
-            return ()
-        self.history.commit(decision.slots, decision.epoch, decision.deadline_s)
-        return decision.slots
-
-    def answer(self, slots):
-        """Record and settle them."""
-        for slot in slots:
-            self.history.answer(slot)
-        return self.limiter.settle([SlotResult(slot) for slot in slots])
 
 
 @pytest.fixture
@@ -74,7 +49,7 @@ def work(redis_url, clock):
 @pytest.fixture
 def valkey(tmp_path):
     """A Redis of this test's own, to be killed."""
-    server = Valkey(tmp_path)
+    server = SamePortValkey(tmp_path)
     server.start()
     yield server
     server.stop()
@@ -162,19 +137,6 @@ def test_a_count_made_for_a_replaced_server_is_not_installed(valkey, clock):
     worker.history.sent_since = interrupted
     assert len(worker.take(1)) == 1
     assert worker.history.epoch == 2
-    worker.limiter.close()
-
-
-def test_a_dead_redis_is_reported_and_a_revived_one_used(valkey, clock):
-    """While it is down every call says so; afterwards the same limiter goes on."""
-    worker = Worker(valkey.url, clock)
-    worker.answer(worker.take(2))
-    valkey.kill()
-    for call in (lambda: worker.limiter.reserve(SPOTIFY), lambda: worker.limiter.snapshot(SPOTIFY)):
-        with pytest.raises(ServerUnavailableError, match="cannot be reached"):
-            call()
-    valkey.start()
-    assert len(worker.take(9)) == 2
     worker.limiter.close()
 
 
@@ -274,61 +236,6 @@ def test_without_a_history_what_redis_kept_is_kept(redis_url, client):
     client.delete(HASH)
     assert isinstance(limiter.reserve(SPOTIFY), Granted)
     limiter.close()
-
-
-def test_a_cut_connection_is_replaced_without_a_word(work, client):
-    """A call over a connection the server closed is made again over a new one."""
-    worker = work()
-    worker.take(1)
-    client.client_kill_filter(_type="normal", skipme=True)
-    assert len(worker.take(9)) == 3
-
-
-def test_a_silent_redis_is_given_up_and_its_answer_never_misread(work, client):
-    """After two seconds the call fails; what it may have been granted ends by its deadline; the next call is right."""
-    worker = work()
-    worker.take(1)
-    client.client_pause(2500, all=True)
-    with pytest.raises(ServerUnavailableError, match="no answer in time"):
-        worker.limiter.reserve(SPOTIFY)
-    client.client_unpause()
-    assert worker.limiter.snapshot(SPOTIFY).windows[0].limit == 4
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_limiter_made_before_a_fork_serves_both(work):
-    """The child opens a connection of its own and leaves the parent's alone."""
-    worker = work()
-    worker.take(1)
-    parents = worker.limiter._runner._connection
-    child = os.fork()
-    if child == 0:
-        taken = len(worker.take(1))
-        os._exit(taken if worker.limiter._runner._connection is not parents else 9)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
-    assert len(worker.take(9)) == 2
-
-
-def test_a_second_thread_is_refused(work):
-    """Two calls at once would read each other's answers."""
-    limiter = work().limiter
-    with limiter._runner._lock, pytest.raises(JobQueueError, match="two threads"):
-        limiter.reserve(SPOTIFY)
-
-
-def test_a_wrong_url_is_refused_without_its_password(clock):
-    """The error tells how to write it, and keeps the secret."""
-    with pytest.raises(ConfigurationError) as caught:
-        Limiter("http://:s3cret@host", {}, NoHistory())
-    assert "s3cret" not in str(caught.value)
-
-
-def test_a_wrong_password_is_reported_without_it(stack, clock):
-    """Redis refuses, and the message holds no secret."""
-    url = f"redis://:s3cret@127.0.0.1:{stack.redis_url.rpartition(':')[2]}"
-    with pytest.raises(ServerUnavailableError) as caught:
-        Worker(url, clock).take(1)
-    assert "s3cret" not in str(caught.value)
 
 
 def test_counted_answers_are_never_older_than_they_were():

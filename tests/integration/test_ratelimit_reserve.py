@@ -9,20 +9,16 @@ import pytest
 import redis
 from ratelimit_world import Clock, MemoryHistory, provider_limits
 
-from jobqueue.errors import ConfigurationError, InvalidInputError
 from jobqueue.model.limit import (
     BreakerConfig,
     CostExceedsLimitError,
     DenialReason,
     Denied,
     Granted,
-    ProviderLimits,
-    RateLimitConfig,
     Scope,
     ScopeKind,
     SlotResult,
     SlotUse,
-    UnknownProviderError,
 )
 from jobqueue.ratelimit.history import NoHistory
 from jobqueue.ratelimit.limiter import Limiter
@@ -286,45 +282,3 @@ def test_memory_does_not_grow_with_the_limit(make, redis_url, clock):
     with redis.Redis.from_url(redis_url) as client:
         assert client.llen("{spotify}:limit:scope::r60") < 25
     assert limiter.snapshot(SPOTIFY).windows[0].used == 100_000
-
-
-@pytest.mark.parametrize(
-    ("request_", "field"),
-    [
-        ({"want": 0}, "want 0"),
-        ({"want": 1001}, "want 1001"),
-        ({"cost_units": -1}, "cost_units -1"),
-        ({"deadline_s": 0}, "deadline_s 0"),
-        ({"deadline_s": 11}, "deadline_s 11"),
-    ],
-)
-def test_a_request_out_of_range_is_refused(make, request_, field):
-    """The error names field and value."""
-    with pytest.raises(InvalidInputError, match=field):
-        make("5/second").reserve(SPOTIFY, **request_)
-
-
-def test_an_unknown_provider_is_named(make):
-    """So are the known ones."""
-    with pytest.raises(UnknownProviderError, match=r"'tidal'.*Known: spotify"):
-        make("5/second").reserve(Scope("tidal"))
-
-
-@pytest.mark.parametrize("windows", ["ten a day", "0/second", "5/minute; 6/minute", "5/minute 6/hour"])
-def test_windows_that_mean_nothing_are_refused(windows):
-    """The error repeats what was written."""
-    with pytest.raises(ConfigurationError, match=windows):
-        RateLimitConfig(windows=windows)
-
-
-@pytest.mark.parametrize("provider", ["", "a/b", "{a}", "a b"])
-def test_a_provider_that_would_break_a_key_is_refused(provider):
-    """Braces would move the hash tag, slashes would make an account."""
-    with pytest.raises(InvalidInputError, match="scope"):
-        Scope(provider)
-
-
-def test_two_configurations_of_one_level_are_refused():
-    """Which of them holds could not be told."""
-    with pytest.raises(ConfigurationError, match="two"):
-        ProviderLimits("spotify", (RateLimitConfig(), RateLimitConfig()))
