@@ -23,6 +23,8 @@ from jobqueue.model.limit import (
 from jobqueue.ratelimit.history import SentRequests
 from jobqueue.ratelimit.limiter import Limiter
 
+SPOTIFY = Scope("spotify")
+
 
 class Clock:
     """Microseconds that move only when told to."""
@@ -137,7 +139,7 @@ class Worker:
         options.setdefault("windows", "4/minute")
         self.limiter = Limiter(url, {"spotify": provider_limits(**options)}, self.history, clock_us=clock)
 
-    def take(self, want=1, scope=Scope("spotify")):
+    def take(self, want=1, scope=SPOTIFY):
         """Slots whose intents are committed; none when denied."""
         decision = self.limiter.reserve(scope, want=want, deadline_s=10)
         if isinstance(decision, Denied):

@@ -124,6 +124,7 @@ class Aftermath:
             first_sent_ago_s=flight.first_sent_ago_s,
             is_effect=flight.step is Step.APPLY,
             is_idempotent=self._context.operation.is_idempotent,
+            is_in_doubt=flight.is_effect_in_doubt,
         )
         match consequence(error, facts, self._config, self._random):
             case RepeatLater() as later:

@@ -102,7 +102,7 @@ class Distinct:
         total, dropped, most = 0, self._dropped, self._spill_above
         for key_digest, item_digest, row in _records(path):
             if key_digest in seen:
-                pass
+                dropped[row >> 3] |= 1 << (row & 7)
             else:
                 if len(seen) >= most:
                     return None

@@ -84,7 +84,7 @@ def _eta_s(
     except JobQueueError:  # its handler is not installed here: say what the pace alone tells
         return waits_s + remaining / pace if pace else None
     sizes = limits.batch_config(database, job.provider, operation.name, largest=operation.max_size)
-    windows = {window.limit: window.length_s for level in config.configs for window in parse_windows(level.windows)}
+    windows = [(window.limit, window.length_s) for level in config.configs for window in parse_windows(level.windows)]
     rest_s = estimate_s(
         remaining=remaining,
         items_per_s=pace,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
@@ -25,6 +26,7 @@ from jobqueue.engine.gate import Gate
 from jobqueue.engine.heartbeat import Heartbeat
 from jobqueue.engine.part import HeldPart
 from jobqueue.engine.recorder import Draft, Recorder
+from jobqueue.errors import ServerUnavailableError
 from jobqueue.handler import Call
 from jobqueue.model.job import JobStatus
 from jobqueue.model.pace import ClaimMore, Leave, Send, Snapshot, Wait, next_action
@@ -38,6 +40,7 @@ log = structlog.get_logger("jobqueue.slice")
 
 _CLAIM_AGAIN_S = 1.0
 _STATE_POLL_S = 1.0
+_RECONNECT_EVERY_S = 0.2
 _WORKING = (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
@@ -101,28 +104,42 @@ class Slice:
         """Work until there is a reason to stop; gives every part up in order.
 
         Raises:
-            ServerUnavailableError: Postgres stayed away; leases end by themselves and others go on.
+            UnrecordedError: Postgres stayed away while there was something to record.
+            HungCallError: A request cannot be ended; the process must.
         """
         self._heartbeat.start()
         try:
             while True:
-                if self._flights:
-                    self._collect(0.0)
-                action = next_action(self._snapshot())
-                match action:
-                    case Send(count=count):
-                        self._send(count)
-                    case ClaimMore():
-                        self._claim()
-                    case Wait(for_s=for_s):
-                        self._wait(for_s)
-                    case Leave():
-                        self._commit()
-                        self._leave(action)
-                        return self.report
+                try:
+                    leave = self._step()
+                except ServerUnavailableError as error:
+                    # What is in memory may be half done: send no more, record what is under way, and leave.
+                    log.warning("postgres is away", job=self._job_id, error=error.message)
+                    self._stop = self._stop or "postgres is away"
+                    continue
+                if leave is not None:
+                    self._leave(leave)
+                    return self.report
         finally:
             self._heartbeat.stop()
             self._crew.close()
+
+    def _step(self) -> Leave | None:
+        """One look and what follows from it; how to leave, once there is nothing more to do here."""
+        if self._flights:
+            self._collect(0.0)
+        action = next_action(self._snapshot())
+        match action:
+            case Send(count=count):
+                self._send(count)
+            case ClaimMore():
+                self._claim()
+            case Wait(for_s=for_s):
+                self._wait(for_s)
+            case Leave():
+                self._commit()
+                return action
+        return None
 
     # --- looking ---
 
@@ -258,13 +275,16 @@ class Slice:
             return
         fences = {part.part: part.claim.fence for part in self._parts.values()}
         numbers = {part.part: part.batch_no for part in self._parts.values()}
-        recorded = self._recorder.commit(
-            draft,
-            fences=fences,
-            numbers=numbers,
-            epoch=self._gate.epoch,
-            until_s=self._clock() + self._tools.config.lease_s,
-        )
+        try:
+            recorded = self._recorder.commit(
+                draft,
+                fences=fences,
+                numbers=numbers,
+                epoch=self._gate.epoch,
+                until_s=self._clock() + self._tools.config.lease_s,
+            )
+        except ServerUnavailableError as error:
+            raise UnrecordedError(f"postgres stayed away for a whole lease: {error.message}") from None
         self._saw_state(recorded.state)
         for lost in set(draft.parts) - recorded.held:
             self._lose(lost)
@@ -286,7 +306,8 @@ class Slice:
     def _start(self, flight: Flight) -> None:
         operation = self._context.operation
         if self._heartbeat.remaining_s(flight.part) < operation.deadline_s + LEASE_MARGIN_S:
-            self._heartbeat.renew(self._db)
+            with suppress(ServerUnavailableError):
+                self._heartbeat.renew(self._db)
         if self._heartbeat.remaining_s(flight.part) < operation.deadline_s + LEASE_MARGIN_S:
             self._lose(flight.part)
             self._gate.give_back(flight)
@@ -371,11 +392,23 @@ class Slice:
 
     def _leave(self, leave: Leave) -> None:
         self.report.reason = leave.reason
-        self._gate.settle()
-        Departure(self._db, self._job_id).give_up(
-            list(self._parts.values()), leave, self._gate.denial, self._clock(), self.report
-        )
+        departure = Departure(self._db, self._job_id)
+        until_s = self._clock() + self._tools.config.lease_s
+        while True:
+            try:
+                self._gate.settle()
+                parts = list(self._parts.values())
+                departure.give_up(parts, leave, self._gate.denial, self._clock(), self.report)
+                break
+            except ServerUnavailableError:
+                if self._clock() > until_s:
+                    break  # the leases have ended by themselves
+                time.sleep(_RECONNECT_EVERY_S)
         self._parts.clear()
+
+
+class UnrecordedError(Exception):
+    """Outcomes could not be written while the lease lasted; whoever holds the part next repeats those requests."""
 
 
 class HungCallError(Exception):

@@ -34,6 +34,7 @@ class Facts:
         first_sent_ago_s: Since the batch was first sent.
         is_effect: Whether the request was the effect, not a look.
         is_idempotent: Whether repeating it is harmless.
+        is_in_doubt: Whether an earlier send of the batch may have taken effect.
     """
 
     item_count: int
@@ -41,6 +42,7 @@ class Facts:
     first_sent_ago_s: float
     is_effect: bool
     is_idempotent: bool
+    is_in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ def _outage(
     error: BaseException, facts: Facts, config: WorkerConfig, random: Random, *, is_in_doubt: bool
 ) -> Consequence:
     if facts.first_sent_ago_s > config.outage_budget_s:
+        is_in_doubt = is_in_doubt or facts.is_in_doubt
         words = f"the provider was out for more than {config.outage_budget_s:.0f} s: {error}"
         code = "unconfirmed" if is_in_doubt else "provider_unavailable"
         return FailItems(ItemError(code, words), is_unconfirmed=is_in_doubt)
@@ -119,4 +122,5 @@ def _bug(error: BaseException, facts: Facts, config: WorkerConfig, random: Rando
     # Frames name files and lines; local values, which may hold a secret, are not part of them.
     frames = "".join(traceback.format_tb(error.__traceback__)).splitlines()[-_TRACEBACK_LINES:]
     words = f"{type(error).__name__}: {error}\n" + "\n".join(frames)
-    return FailItems(ItemError("handler_error", words), is_unconfirmed=facts.is_effect and not facts.is_idempotent)
+    is_unconfirmed = (facts.is_effect or facts.is_in_doubt) and not facts.is_idempotent
+    return FailItems(ItemError("handler_error", words), is_unconfirmed=is_unconfirmed)

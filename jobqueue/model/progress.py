@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,7 +116,7 @@ def estimate_s(
     items_per_s: float | None,
     items_a_batch: int,
     requests_a_batch: int,
-    windows: Mapping[int, float],
+    windows: Iterable[tuple[int, float]],
 ) -> float | None:
     """Seconds the rest takes: by the requests it needs and the quota, or by the pace so far, whichever is slower.
 
@@ -125,13 +125,13 @@ def estimate_s(
         items_per_s: The pace of late; None when unknown.
         items_a_batch: Items of one batch.
         requests_a_batch: Requests one batch makes.
-        windows: Length in seconds by the number of requests allowed in it.
+        windows: Requests allowed and length in seconds of each.
     """
     if remaining <= 0:
         return 0.0
     requests = math.ceil(remaining / max(1, items_a_batch)) * requests_a_batch
     # Whole windows that must pass besides the one that is open now.
-    by_quota = max(((math.ceil(requests / limit) - 1) * length_s for limit, length_s in windows.items()), default=0.0)
+    by_quota = max(((math.ceil(requests / limit) - 1) * length_s for limit, length_s in windows), default=0.0)
     by_pace = remaining / items_per_s if items_per_s else None
     if by_pace is None:
         return by_quota or None

@@ -31,6 +31,13 @@ def query(name: str) -> str:
     return resources.files("jobqueue.store").joinpath("queries", f"{name}.sql").read_text("utf-8")
 
 
+@cache
+def _is_look(name: str) -> bool:
+    """Whether the statement only reads; those that write start with another word, or with WITH."""
+    lines = [line for line in query(name).splitlines() if line.strip() and not line.startswith("--")]
+    return lines[0].startswith("SELECT")
+
+
 class Database:
     """A lazily opened connection; belongs to one thread of one process. Open it after a fork, never before.
 
@@ -43,6 +50,7 @@ class Database:
         self._url = url
         self._name = name
         self._connection: psycopg.Connection[DictRow] | None = None
+        self._is_in_transaction = False
 
     def __enter__(self) -> Database:
         return self
@@ -94,6 +102,15 @@ class Database:
             ServerUnavailableError: The connection broke; whether the statement took effect is not known.
             DatabaseNotMigratedError: A table or column it needs is missing.
         """
+        try:
+            return self._rows(name, params)
+        except ServerUnavailableError:
+            # A look may be repeated: most often only this old connection was cut, by a restart or an idle timeout.
+            if self._is_in_transaction or not _is_look(name):
+                raise
+            return self._rows(name, params)
+
+    def _rows(self, name: str, params: Mapping[str, Any] | None) -> list[dict[str, Any]]:
         with self.translated():
             cursor = self.connection.execute(query(name), params)
             return cursor.fetchall() if cursor.description else []
@@ -114,7 +131,11 @@ class Database:
     def transaction(self) -> Iterator[psycopg.Connection[DictRow]]:
         """Several statements as one transaction."""
         with self.translated(), self.connection.transaction():
-            yield self.connection
+            self._is_in_transaction = True
+            try:
+                yield self.connection
+            finally:
+                self._is_in_transaction = False
 
     @contextmanager
     def translated(self) -> Iterator[None]:

@@ -150,12 +150,21 @@ class Lab:
             client.flushall()
         self.flushed_ns.append(time.time_ns())
 
+    def revive(self) -> None:
+        """Start workers and scheduler again that ended, as a service manager does; from now on, too, see `wait`."""
+        for index, worker in enumerate(self.workers):
+            if worker.poll() is not None:
+                self.workers[index] = self._start_worker(index)
+        if self.scheduler is not None and self.scheduler.poll() is not None:
+            self.scheduler = self._start_scheduler()
+
     def wait(self, queue: JobQueue, job_id: int, *, timeout_s: float) -> None:
         """Until the job has ended."""
         until_s = time.monotonic() + timeout_s
         while not (progress := queue.get_job_status(job_id)).job.status.is_terminal:
             if time.monotonic() > until_s:
                 raise TimeoutError(f"{progress.as_dict()}; logs in {self._logs}")
+            self.revive()
             time.sleep(0.05)
 
     def close(self) -> None:

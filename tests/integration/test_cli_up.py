@@ -22,6 +22,9 @@ from jobqueue.local import LocalStack
 
 UP = [sys.executable, "-m", "jobqueue.cli.main", "up"]
 JOBQUEUE = UP[:-1]
+LEAKY = (
+    """leaky: python -c "import os, time; print('leaked', os.environ['DATABASE_URL'], flush=True); time.sleep(600)"\n"""
+)
 
 
 @pytest.fixture
@@ -59,15 +62,27 @@ def run(argv: list[str], project: Path, env: dict[str, str]) -> subprocess.Compl
     return subprocess.run(argv, cwd=project, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
+def read_until(process: subprocess.Popen[str], *texts: str) -> list[str]:
+    """The lines of its standard output up to the one by which each of *texts* has come."""
+    assert process.stdout is not None
+    wanted, lines = set(texts), []
+    for line in process.stdout:
+        lines.append(line)
+        wanted -= {text for text in wanted if text in line}
+        if not wanted:
+            return lines
+    raise AssertionError(f"{wanted} never came:\n{''.join(lines)}")
+
+
 def test_up_starts_everything_and_ctrl_c_leaves_nothing(project: Path) -> None:
     """A job runs from another shell; Ctrl-C ends every process; no line holds a secret."""
     env = bare_environment()
     write_items(project / "items.csv", range(50))
-    (project / "Procfile").write_text("worker: rq worker high default low\nscheduler: jobqueue scheduler\n")
+    (project / "Procfile").write_text("worker: rq worker high default low\nscheduler: jobqueue scheduler\n" + LEAKY)
     with running_up(project, env) as process:
         wait_for_line(process.stdout, "applied 0001_jobs")
         wait_for_line(process.stdout, "from another shell")
-        wait_for_line(process.stdout, "Listening on")
+        lines = read_until(process, "Listening on", "leaked ")
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) > 4
         enqueue = [*JOBQUEUE, "enqueue", "noop", "--provider", "noop", "--items", "items.csv", "--follow", "--json"]
@@ -87,7 +102,7 @@ def test_up_starts_everything_and_ctrl_c_leaves_nothing(project: Path) -> None:
     for name in ("REDIS_URL", "DATABASE_URL"):
         password = urlsplit(addresses[name]).password
         assert password
-        assert password not in out + err
+        assert password not in "".join(lines) + out + err
 
 
 def test_up_uses_the_servers_it_is_given(project: Path, redis_url: str, database_url: str) -> None:

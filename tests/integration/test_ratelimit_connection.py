@@ -65,6 +65,19 @@ def test_a_dead_redis_is_reported_and_a_revived_one_used(valkey, clock):
     worker.limiter.close()
 
 
+def test_a_full_redis_is_reported_and_the_connection_stays_good(valkey, clock):
+    """It refuses to write; once it has room again the same limiter goes on."""
+    worker = Worker(valkey.url, clock)
+    worker.take(1)
+    with redis.Redis.from_url(valkey.url) as client:
+        client.config_set("maxmemory", 1)
+        with pytest.raises(ServerUnavailableError, match=r"refused reserve: .*maxmemory"):
+            worker.limiter.reserve(SPOTIFY)
+        client.config_set("maxmemory", 0)
+    assert len(worker.take(9)) == 3
+    worker.close()
+
+
 def test_a_cut_connection_is_replaced_without_a_word(work, client):
     """A call over a connection the server closed is made again over a new one."""
     worker = work()

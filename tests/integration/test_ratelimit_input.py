@@ -6,7 +6,7 @@ import pytest
 from ratelimit_world import provider_limits
 
 from jobqueue.errors import ConfigurationError, InvalidInputError
-from jobqueue.model.limit import ProviderLimits, RateLimitConfig, Scope, UnknownProviderError
+from jobqueue.model.limit import ProviderLimits, RateLimitConfig, Scope, ScopeKind, UnknownProviderError
 from jobqueue.ratelimit.history import NoHistory
 from jobqueue.ratelimit.limiter import Limiter
 
@@ -59,3 +59,27 @@ def test_two_configurations_of_one_level_are_refused():
     """Which of them holds could not be told."""
     with pytest.raises(ConfigurationError, match="two"):
         ProviderLimits("spotify", (RateLimitConfig(), RateLimitConfig()))
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: RateLimitConfig(max_concurrency=0), "max_concurrency 0"),
+        (lambda: RateLimitConfig(cooldown_default_s=0), "cooldown_default_s 0"),
+        (lambda: ProviderLimits("spotify", longest_request_s=4000), "longest_request_s 4000"),
+    ],
+)
+def test_a_configuration_out_of_range_is_refused(make, field):
+    """The error names field and value."""
+    with pytest.raises(ConfigurationError, match=field):
+        make()
+
+
+def test_a_provider_may_be_limited_per_account_only(redis_url):
+    """Its own level then has a pause and nothing else."""
+    limits = ProviderLimits("spotify", (RateLimitConfig(ScopeKind.ACCOUNT, windows="2/minute"),))
+    limiter = Limiter(redis_url, {"spotify": limits}, NoHistory())
+    assert len(limiter.reserve(Scope("spotify", "alice"), want=9).slots) == 2
+    assert len(limiter.reserve(Scope("spotify", "bob"), want=9).slots) == 2
+    assert len(limiter.reserve(Scope("spotify"), want=9).slots) == 9
+    limiter.close()

@@ -8,7 +8,7 @@ import pytest
 import redis
 from ratelimit_world import Clock, MemoryHistory, SamePortValkey, Worker, provider_limits
 
-from jobqueue.errors import InvalidInputError
+from jobqueue.errors import InvalidInputError, ServerUnavailableError
 from jobqueue.model.breaker import BreakerConfig, BreakerStatus, CircuitBreakerState
 from jobqueue.model.limit import DenialReason, Granted, Scope, Slot, SlotResult
 from jobqueue.ratelimit.history import NoHistory, SentRequests
@@ -183,6 +183,26 @@ def test_a_later_epoch_than_redis_knows_means_a_rebuild_was_begun(work):
     worker.limiter.require_epoch("spotify", 5)
     assert len(worker.take(9)) == 3
     assert worker.limiter.snapshot(SPOTIFY).epoch == 6
+
+
+def test_while_another_client_counts_nothing_is_known_or_granted(work, client):
+    """A reader gets a state without numbers, a caller is told to come back soon; neither counts too."""
+    client.set("{spotify}:limit:lease", "another", px=2000)
+    worker = work()
+    assert worker.limiter.snapshot(SPOTIFY).epoch == 0
+    assert worker.limiter.why(SPOTIFY).reason is DenialReason.REBUILD
+    assert worker.limiter.hit(SPOTIFY).reason is DenialReason.REBUILD
+    assert worker.history.epoch == 0
+
+
+def test_a_state_that_is_lost_as_fast_as_it_is_counted_grants_nothing(work):
+    """A database that hands out too early epochs ends in a denial and an error, not in a loop."""
+    worker = work()
+    (slot,) = worker.take(1)
+    worker.limiter.require_epoch("spotify", 50)
+    assert worker.limiter.reserve(SPOTIFY).reason is DenialReason.REBUILD
+    with pytest.raises(ServerUnavailableError, match="as fast as"):
+        worker.limiter.settle([SlotResult(slot)])
 
 
 def test_other_windows_than_were_counted_are_counted_first(work):

@@ -25,12 +25,18 @@ def test_messages_that_differ_in_an_id_fall_into_one_group(first: str, second: s
 @given(st.integers(), st.integers())
 def test_numbers_do_not_tell_failures_apart(first: int, second: int) -> None:
     """Status codes, seconds and counts vary; the words say what failed."""
-    assert fingerprint(ItemError("slow", f"took {abs(first)} s")) == fingerprint(ItemError("slow", f"took {abs(second)} s"))
+    assert fingerprint(ItemError("slow", f"took {abs(first)} s")) == fingerprint(
+        ItemError("slow", f"took {abs(second)} s")
+    )
 
 
 def test_other_codes_and_other_words_are_other_groups() -> None:
     """What was meant differently stays apart."""
-    errors = [ItemError("gone", "no such track"), ItemError("lost", "no such track"), ItemError("gone", "no such album")]
+    errors = [
+        ItemError("gone", "no such track"),
+        ItemError("lost", "no such track"),
+        ItemError("gone", "no such album"),
+    ]
     assert len({fingerprint(error) for error in errors}) == 3
 
 

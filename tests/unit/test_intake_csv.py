@@ -127,6 +127,13 @@ def test_a_field_of_the_greatest_length_is_taken(file: Path) -> None:
     assert read(file, f"track\n{text}\n".encode()) == [(2, {"track": text})]
 
 
+def test_the_bound_on_a_row_is_no_bound_on_the_file(file: Path) -> None:
+    """A file much longer than the longest row is read to its end."""
+    rows = read(file, b"track\n" + b"x" * 999 + b"\n" + (b"y" * 999 + b"\n") * 2500)
+    assert len(rows) == 2501
+    assert len(rows) * 1000 > 2 * LONGEST_LINE_BYTES
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """The path is in the message, and standard input is offered."""
     with pytest.raises(InvalidInputError, match=r"there is no file '.*gone\.csv'.*- reads standard input"):
