@@ -262,8 +262,15 @@ class JobQueue:
         return limits.list_providers(self._database)
 
     def set_provider(self, name: str, *, base_url: str | None = None, token_url: str | None = None) -> dict[str, Any]:
-        """Change where a provider is reached."""
+        """Change where a provider is reached; adds one that a package brought and nobody configured yet.
+
+        Raises:
+            InvalidInputError: No installed package brings it, or an address is none.
+            NotFoundError: It is new and *base_url* is None.
+        """
         self._check_migrated()
+        if name not in {row["name"] for row in self.providers()}:
+            registry.provider(name)
         for field, url in (("base_url", base_url), ("token_url", token_url)):
             if url is not None and not url.startswith(("http://", "https://")):
                 raise InvalidInputError(

@@ -97,10 +97,10 @@ def list_providers(database: Database) -> list[dict[str, Any]]:
 
 
 def set_endpoint(database: Database, provider: str, *, base_url: str | None, token_url: str | None) -> Endpoint:
-    """Change where *provider* is reached; None leaves a value as it is.
+    """Change where *provider* is reached, or add it; None leaves a value as it is.
 
     Raises:
-        NotFoundError: It has no row.
+        NotFoundError: It is new and *base_url* is None.
     """
     row = database.row("set_provider", {"name": provider, "base_url": base_url, "token_url": token_url})
     if row is None:
