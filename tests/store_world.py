@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
 
 from jobqueue.model.job import JobRequest
 from jobqueue.model.parting import PartRange, part_ranges
@@ -201,3 +205,13 @@ def contents(database: Database, job_id: int) -> dict[str, list[dict[str, Any]]]
         table: sql(database, f"SELECT * FROM {table} WHERE job_id = %(j)s ORDER BY 1, 2, 3", {"j": job_id})  # noqa: S608
         for table in tables
     }
+
+
+@contextmanager
+def scratch_database(server_url: str, template: str, name: str) -> Iterator[str]:
+    """A copy of *template* for the tests of one module, each of which makes jobs of its own: copying takes long."""
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

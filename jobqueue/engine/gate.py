@@ -9,9 +9,10 @@ import structlog
 from jobqueue.engine.context import JobContext
 from jobqueue.engine.crew import Answer
 from jobqueue.engine.flight import Flight, Step
-from jobqueue.errors import OutcomeUnknown, ProviderUnavailable, RateLimited, ServerUnavailableError
+from jobqueue.errors import ServerUnavailableError
 from jobqueue.model.batching import pick_batch_size
-from jobqueue.model.limit import Denied, Granted, Slot, SlotResult, SlotUse
+from jobqueue.model.limit import Denied, Granted, Slot, SlotResult
+from jobqueue.ratelimit.feedback import result_of
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.store import limits
 from jobqueue.store.database import Database
@@ -128,20 +129,12 @@ class Gate:
         if not flight.slots:
             return
         slot = flight.slots.pop(0)
-        error = answer.error
         operation = self._context.operation.name if flight.step is Step.APPLY else ""
-        match error:
-            case RateLimited(retry_after_s=retry_after_s):
-                self._results.append(SlotResult.throttled(slot, retry_after_s))
-            case ProviderUnavailable(is_size_caused=is_size_caused):
-                result = SlotResult(
-                    slot, SlotUse.FAILURE, answer.latency_s, operation=operation, is_size_caused=is_size_caused
-                )
-                self._results.append(result)
-            case OutcomeUnknown():
-                self._results.append(SlotResult(slot, SlotUse.FAILURE, answer.latency_s))
-            case _:
-                self._results.append(SlotResult(slot, SlotUse.OK, answer.latency_s, operation=operation))
+        self._results.append(result_of(slot, answer.error, latency_s=answer.latency_s, operation=operation))
+
+    def refused(self, epoch: int) -> None:
+        """Intents could not be committed: the limiter's state they were granted from is older than *epoch*."""
+        self._limiter.require_epoch(self._context.scope.provider, epoch)
 
     def give_back(self, flight: Flight) -> None:
         """The requests *flight* did not make will not be made."""

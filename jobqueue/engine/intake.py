@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -19,6 +20,7 @@ LONGEST_LINE_BYTES = 1 << 20
 """Of one line, and of one row that spans several."""
 
 _SHOWN = 60
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates
 _BOM = b"\xef\xbb\xbf"
 _SIGNATURES = {
     b"\xff\xfe": "UTF-16 text",
@@ -235,7 +237,7 @@ def _header_problem(header: list[str], columns: Sequence[str]) -> str:
     key = columns[0]
     names = ", ".join(shown(name) for name in header[:20])
     if key not in header:
-        if len(header) == 1 and any(mark in header[0] for mark in ";\t") and key in _split(header[0]):
+        if len(header) == 1 and key in [word.strip() for word in re.split("[;\t]", header[0])]:
             return f"the columns of {names} are not separated by commas."
         near = get_close_matches(key, [name.lower() for name in header], n=1, cutoff=0.6)
         if len(header) == 1 and not near:
@@ -246,10 +248,6 @@ def _header_problem(header: list[str], columns: Sequence[str]) -> str:
         return f"unknown column{'s' * (len(extra) > 1)} {', '.join(shown(name) for name in extra[:20])}."
     double = sorted({name for name in header if header.count(name) > 1})
     return f"the column {double[0]!r} comes twice." if double else ""
-
-
-def _split(text: str) -> list[str]:
-    return [word.strip() for word in text.replace("\t", ";").split(";")]
 
 
 def _malformed(header: Sequence[str], fields: Sequence[str]) -> InvalidInputError:
@@ -293,18 +291,10 @@ def _text_of(name: str, value: object) -> str:
         )
     if len(value) > LONGEST_FIELD:
         raise _too_long(name, value)
-    if "\0" in value or not _is_encodable(value):
+    if _UNSTORABLE.search(value):
         raise InvalidInputError(
             f"{name} {shown(value)} holds a character that cannot be stored.",
             remedy="Leave out NUL and lone surrogates.",
             field=name,
         )
     return value
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

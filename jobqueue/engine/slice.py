@@ -286,6 +286,8 @@ class Slice:
         except ServerUnavailableError as error:
             raise UnrecordedError(f"postgres stayed away for a whole lease: {error.message}") from None
         self._saw_state(recorded.state)
+        if draft.opened and not recorded.is_epoch_current:
+            self._gate.refused(recorded.epoch)
         for lost in set(draft.parts) - recorded.held:
             self._lose(lost)
         for flight in reversed(draft.opened):

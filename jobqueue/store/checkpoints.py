@@ -110,11 +110,13 @@ class Recorded:
         held: Parts that were still ours; of the others nothing was written.
         is_epoch_current: False when the limiter was rebuilt since the grants: no intent was written.
         state: The job's state now.
+        epoch: The provider's epoch now; 0 when it is not known.
     """
 
     held: frozenset[int]
     is_epoch_current: bool
     state: str
+    epoch: int = 0
 
 
 def claim(database: Database, job_id: int, holder: Holder, *, count: int, lease_s: float) -> list[Claim]:
@@ -161,7 +163,7 @@ def record(
     params |= {"job_id": job_id, "commit": commit, "scope": scope, "provider": provider, "epoch": epoch}
     row = database.row("record", params)
     assert row is not None  # noqa: S101 - the statement always returns one row
-    return Recorded(frozenset(row["held"]), row["is_epoch_current"], row["state"] or "cancelled")
+    return Recorded(frozenset(row["held"]), row["is_epoch_current"], row["state"] or "cancelled", row["epoch"] or 0)
 
 
 def was_committed(database: Database, job_id: int, parts: Sequence[int], *, commit: int) -> set[int]:

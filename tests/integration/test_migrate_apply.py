@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
+import json
+import sys
 from collections.abc import Iterator
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Barrier
+from subprocess import PIPE, Popen
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -34,25 +34,30 @@ def empty_url(stack: LocalStack) -> Iterator[str]:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _migrate_together(url: str, barrier: Barrier, applied: Queue[list[str]]) -> None:
-    barrier.wait(timeout=30)
-    applied.put(migrate(url))
+_MIGRATE = """
+import json, sys
+from jobqueue.store.migrate import migrate
+print("ready", flush=True)
+sys.stdin.readline()
+print(json.dumps(migrate(sys.argv[1])))
+"""
 
 
 def test_ten_processes_at_once_apply_each_migration_exactly_once(empty_url: str) -> None:
     """All ten succeed; together they applied every migration once, and nothing is left to do."""
-    processes = multiprocessing.get_context("spawn")
-    barrier, applied = processes.Barrier(PROCESSES), processes.Queue()
     workers = [
-        processes.Process(target=_migrate_together, args=(empty_url, barrier, applied)) for _ in range(PROCESSES)
+        Popen([sys.executable, "-c", _MIGRATE, empty_url], stdin=PIPE, stdout=PIPE, text=True) for _ in range(PROCESSES)
     ]
     for worker in workers:
-        worker.start()
-    names = sorted(name for _ in workers for name in applied.get(timeout=30))
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
     for worker in workers:
-        worker.join(30)
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    names = sorted(name for worker in workers for name in json.loads(worker.communicate(timeout=60)[0]))
 
-    assert [worker.exitcode for worker in workers] == [0] * PROCESSES
+    assert [worker.returncode for worker in workers] == [0] * PROCESSES
     assert names == [migration.name for migration in migrations()]
     with Database(empty_url) as database:
         check_migrated(database)

@@ -110,4 +110,5 @@ WITH epoch AS MATERIALIZED (
 )
 SELECT (SELECT COALESCE(array_agg(part), '{}') FROM held) AS held,
     EXISTS (SELECT FROM epoch) AS is_epoch_current,
+    (SELECT epoch FROM limiter_epochs WHERE provider = %(provider)s) AS epoch,
     (SELECT state FROM jobs WHERE id = %(job_id)s) AS state
