@@ -29,7 +29,7 @@ __all__ = ["ProviderOverride", "Settings", "child_environment", "mask_url", "pro
 STACK_FILE = Path(".jobqueue") / "stack.json"
 PREFIX = "JOBQUEUE_"
 ADDRESSES: tuple[str, ...] = ("REDIS_URL", "DATABASE_URL")
-_OVERRIDE = re.compile(r"JOBQUEUE_(\w+?)_(BASE_URL|TOKEN_URL|ACCESS_TOKEN)")
+_OVERRIDE = re.compile(r"JOBQUEUE_(\w+?)_(BASE_URL|TOKEN_URL|ACCESS_TOKEN|ACCOUNT)")
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,20 @@ class ProviderOverride:
         base_url: Replaces the provider's API address.
         token_url: Replaces the address that refreshes tokens.
         access_token: Replaces the account's token; a secret.
+        account: The account that the token belongs to; None lets it stand for every account.
     """
 
     base_url: str | None = None
     token_url: str | None = None
     access_token: str | None = None
+    account: str | None = None
 
     def __repr__(self) -> str:
         token = MASK if self.access_token else None
-        return f"ProviderOverride(base_url={self.base_url!r}, token_url={self.token_url!r}, access_token={token!r})"
+        return (
+            f"ProviderOverride(base_url={self.base_url!r}, token_url={self.token_url!r}, access_token={token!r},"
+            f" account={self.account!r})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +229,7 @@ def _refuse_near_misses(given: Mapping[str, str]) -> None:
             continue
         words = variable.removeprefix(PREFIX).split("_")
         providers = {"_".join(words[:length]) for length in range(1, len(words))}
-        endings = ("BASE_URL", "TOKEN_URL", "ACCESS_TOKEN")
+        endings = ("BASE_URL", "TOKEN_URL", "ACCESS_TOKEN", "ACCOUNT")
         known = [*_VARIABLES, *(f"{PREFIX}{provider}_{ending}" for provider in providers for ending in endings)]
         if near := difflib.get_close_matches(variable, known, 1, cutoff=0.88):
             raise ConfigurationError(f"{variable} is not a setting.", remedy=f"Did you mean {near[0]}?")

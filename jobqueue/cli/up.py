@@ -19,7 +19,10 @@ from jobqueue.local.binaries import free_port
 from jobqueue.settings import ADDRESSES, Settings, child_environment
 
 _DASHBOARD_PORT = 9181
-_RQ_CONFIG = "jobqueue.delivery.rq_config"
+_RQ_DEFAULTS = {
+    "RQ_CONFIG": "jobqueue.delivery.rq_config",
+    "RQ_JOB_CLASS": "jobqueue.delivery.forgery.SliceJob",
+}
 
 
 @click.command(epilog=examples("jobqueue up", "REDIS_URL=redis://… DATABASE_URL=postgresql://… jobqueue up"))
@@ -74,7 +77,7 @@ def _servers(tell: Callable[[str], None]) -> Iterator[Settings]:
 
 def _specs(procfile: Path | None, settings: Settings) -> list[ProcessSpec]:
     """What to run and in which environment; a horse of a worker that preloads starts in milliseconds."""
-    environment = {"RQ_CONFIG": _RQ_CONFIG} | settings.child_environment()
+    environment = _RQ_DEFAULTS | settings.child_environment()
     path = procfile or Path("Procfile")
     if procfile is not None or path.is_file():
         return parse_procfile(path, environment)

@@ -89,6 +89,7 @@ class JobQueue:
             ServerUnavailableError: Postgres or Redis cannot be reached; nothing was stored.
         """
         self._check()
+        enqueue.check_account(request, self.settings.provider_override(request.provider).account)
         enqueued = enqueue.enqueue(self._database, request, source, skip_invalid=skip_invalid)
         self._tell(enqueued.job_id)
         return enqueued

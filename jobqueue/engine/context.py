@@ -48,22 +48,22 @@ def job_context(database: Database, settings: Settings, job: Job) -> JobContext:
         handler=handler,
         provider=provider,
         operation=operation,
-        endpoint=endpoint(database, settings, job.provider),
+        endpoint=endpoint(database, settings, job.provider, job.account),
         scope=Scope(job.provider, job.account),
         limits=limits.provider_limits(database, job.provider),
         sizes=sizes,
     )
 
 
-def endpoint(database: Database, settings: Settings, provider: str) -> Endpoint:
-    """The provider's row, overridden by the environment."""
+def endpoint(database: Database, settings: Settings, provider: str, account: str) -> Endpoint:
+    """The provider's row, overridden by the environment; without a token unless there is one for *account*."""
     stored = limits.endpoint(database, provider)
     override = settings.provider_override(provider)
     return replace(
         stored,
         base_url=override.base_url or stored.base_url,
         token_url=override.token_url or stored.token_url,
-        access_token=override.access_token or "",
+        access_token=(override.access_token or "") if override.account in (None, account) else "",
     )
 
 

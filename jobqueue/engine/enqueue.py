@@ -120,6 +120,23 @@ def check_texts(request: JobRequest) -> None:
         )
 
 
+def check_account(request: JobRequest, known: str | None) -> None:
+    """Refuse an account this installation has no token for.
+
+    Args:
+        known: The account its token belongs to; None when the environment does not say.
+
+    Raises:
+        InvalidInputError: It is another account.
+    """
+    if known is not None and request.account != known:
+        raise InvalidInputError(
+            f"account {request.account!r} of {request.provider} is unknown: the access token here is {known!r}'s.",
+            remedy=f"Use --account {known}, or set JOBQUEUE_{request.provider.upper()}_ACCOUNT and _ACCESS_TOKEN.",
+            field="account",
+        )
+
+
 def _check_options(request: JobRequest, operation: Operation) -> None:
     options = dict(request.options)
     if len(options) > _MOST_OPTIONS or len(json.dumps(options)) > 100 * _LONGEST_TEXT:
