@@ -47,6 +47,7 @@ def retry(database: Database, job_id: int, *, seqs: Sequence[int] | None = None)
         InvalidTransitionError: The job is cancelled, or nothing of it failed.
     """
     with database.transaction():
+        jobs.lock(database, job_id)
         job = jobs.get(database, job_id)
         if job.status not in ACTIVE:
             jobs.move(database, job_id, JobEvent.RETRY)

@@ -85,26 +85,23 @@ class HeldPart:
         """Read what earlier holders left; returns the batches that were in flight when their holder vanished."""
         now_s = self.clock()
         crashed = []
-        covered: set[int] = set()
-        for batch in checkpoints.unfinished_batches(self._database, self._job_id, self.part):
-            if batch.seqs is not None and batch.attempt > 1:
-                covered.update(batch.seqs)
-            elif batch.attempt > 1:
-                covered.update(range(batch.first_seq, batch.last_seq + 1))
+        batches = checkpoints.unfinished_batches(self._database, self._job_id, self.part)
+        for batch in batches:
             if batch.status == "waiting":
                 self.repeats.append(Repeat(batch, now_s + max(0.0, batch.due_in_s), now_s))
             else:
                 crashed.append(batch)
-        self._load_stragglers(covered)
+        self._load_stragglers(batches)
         return crashed
 
-    def _load_stragglers(self, covered: set[int]) -> None:
+    def _load_stragglers(self, batches: Sequence[UnfinishedBatch]) -> None:
+        """Read what waits for another attempt; an item inside an unfinished batch belongs to that batch."""
         now_s = self.clock()
         rows = checkpoints.retries_of_part(self._database, self._job_id, self.part, count=_RETRIES_READ)
         self.stragglers = [
             Straggler(row.item, attempts, now_s + due_in_s, row.before, row.after)
             for row, attempts, due_in_s in rows
-            if row.item.seq not in covered
+            if not any(batch.covers(row.item.seq) for batch in batches)
         ]
 
     def is_finished(self) -> bool:
@@ -112,7 +109,7 @@ class HeldPart:
         if self.in_flight or self.repeats or self.stragglers or self.cursor <= self.claim.last_seq:
             return False
         # More stragglers than one read shows may be waiting.
-        self._load_stragglers(set())
+        self._load_stragglers(())
         return not self.stragglers
 
     def can_send(self, now_s: float) -> bool:
@@ -211,7 +208,6 @@ class HeldPart:
             is_isolated=batch.is_isolated,
             is_effect_in_doubt=batch.has_effect,
             is_journalled=len(before) == len(rows),
-            is_retry=batch.attempt > 1,
             first_sent_ago_s=batch.first_sent_ago_s + self.clock() - repeat.seen_at_s,
             replaces=batch.no,
             before=before,

@@ -155,8 +155,6 @@ class Draft:
         ranges = self.record.ranges
         for item, outcome in results:
             sums[outcome.status] += 1
-            if flight.is_retry:
-                self.record.settled.append({"part": flight.part, "seq": item.seq})
             if outcome.result is None and outcome.error is None:
                 last = ranges[-1] if ranges else None
                 key = (flight.part, item.seq - 1, str(outcome.status), flight.attempt)

@@ -37,6 +37,7 @@ def sweep(database: Database, *, dead_holders: Callable[[], Sequence[str]] = lam
     end_leases_of_dead_processes(database)
     due.end_leases_of(database, dead_holders())
     due.end_abandoned_leases(database)
+    due.revive_parts(database)
     for job_id in due.finishable_jobs(database):
         jobs.finish(database, job_id)
     for job_id in due.overdue_jobs(database):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,6 +72,10 @@ class UnfinishedBatch:
     due_in_s: float
     carry: Mapping[str, Any] | None = None
 
+    def covers(self, seq: int) -> bool:
+        """Whether the item of that position is in it."""
+        return self.first_seq <= seq <= self.last_seq and (self.seqs is None or seq in self.seqs)
+
 
 @dataclass(frozen=True, slots=True)
 class JournalledItem:
@@ -96,7 +101,6 @@ class Record:
     singles: list[dict[str, Any]] = field(default_factory=list)
     dead: list[dict[str, Any]] = field(default_factory=list)
     retries: list[dict[str, Any]] = field(default_factory=list)
-    settled: list[dict[str, Any]] = field(default_factory=list)
 
 
 _SECTIONS = tuple(Record.__dataclass_fields__)
@@ -159,11 +163,23 @@ def record(
     Raises:
         ServerUnavailableError: The connection broke; ask `was_committed` over a new one.
     """
-    params: dict[str, Any] = {name: json.dumps(getattr(record, name)) for name in _SECTIONS}
+    params: dict[str, Any] = {name: _as_json(getattr(record, name)) for name in _SECTIONS}
     params |= {"job_id": job_id, "commit": commit, "scope": scope, "provider": provider, "epoch": epoch}
     row = database.row("record", params)
     assert row is not None  # noqa: S101 - the statement always returns one row
     return Recorded(frozenset(row["held"]), row["is_epoch_current"], row["state"] or "cancelled", row["epoch"] or 0)
+
+
+# Read from the left, so that an escaped backslash and a whole surrogate pair are passed over.
+_UNSTORABLE = re.compile(r"\\\\|\\ud[89ab]..\\ud[c-f]..|(\\u0000|\\ud[89a-f]..)")
+
+
+def _as_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    """*rows* for jsonb, which holds neither NUL nor half a surrogate pair; both come from providers in earnest."""
+    text = json.dumps(rows)
+    if "\\u0000" not in text and "\\ud" not in text:
+        return text
+    return _UNSTORABLE.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
 
 
 def was_committed(database: Database, job_id: int, parts: Sequence[int], *, commit: int) -> set[int]:

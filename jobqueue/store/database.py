@@ -131,11 +131,11 @@ class Database:
     def transaction(self) -> Iterator[psycopg.Connection[DictRow]]:
         """Several statements as one transaction."""
         with self.translated(), self.connection.transaction():
-            self._is_in_transaction = True
+            was_in_transaction, self._is_in_transaction = self._is_in_transaction, True
             try:
                 yield self.connection
             finally:
-                self._is_in_transaction = False
+                self._is_in_transaction = was_in_transaction
 
     @contextmanager
     def translated(self) -> Iterator[None]:

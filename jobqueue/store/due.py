@@ -82,6 +82,11 @@ def end_abandoned_leases(database: Database) -> int:
     return len(database.rows("end_abandoned_leases"))
 
 
+def revive_parts(database: Database) -> int:
+    """Let unfinished parts of working jobs fall due that nothing would wake; how many there were."""
+    return len(database.rows("revive_parts"))
+
+
 def finishable_jobs(database: Database) -> list[int]:
     """Running jobs all of whose parts have ended."""
     return [row["id"] for row in database.rows("finishable_jobs")]

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
+
 from jobqueue.errors import DuplicateJobError, IdempotencyConflictError, NotFoundError
 from jobqueue.model.job import TERMINAL, Job, JobEvent, JobRequest, JobStatus, Priority, sources, transition
 from jobqueue.model.parting import PartRange
@@ -147,12 +149,16 @@ def _refuse_duplicate(database: Database, job: NewJob, job_id: int) -> None:
     database.connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [job.payload_digest])
     row = database.row("active_job_by_digest", {"payload_digest": job.payload_digest, "not_id": job_id})
     if row is not None:
-        raise DuplicateJobError(
-            f"job {row['id']} with the same type, provider, account, operation and items is still {row['state']}.",
-            remedy=f"Watch it: jobqueue watch {row['id']}",
-            job_id=row["id"],
-        )
+        raise _duplicate(row)
     database.connection.execute("UPDATE jobs SET is_unique = true WHERE id = %s", [job_id])
+
+
+def _duplicate(row: Mapping[str, Any]) -> DuplicateJobError:
+    return DuplicateJobError(
+        f"job {row['id']} with the same type, provider, account, operation and items is still {row['state']}.",
+        remedy=f"Watch it: jobqueue watch {row['id']}",
+        job_id=row["id"],
+    )
 
 
 def get(database: Database, job_id: int) -> Job:
@@ -212,19 +218,25 @@ def move(database: Database, job_id: int, event: JobEvent, *, reason: str = "") 
     Raises:
         NotFoundError: There is no such job.
         InvalidTransitionError: Its state does not allow *event*.
+        DuplicateJobError: It would become active again beside an equal one, and one of them is unique.
     """
     stored = _stored_status(database, job_id)
     target = transition(job_id, stored, event)
-    row = database.row(
-        "move_job",
-        {
-            "job_id": job_id,
-            "to_state": target,
-            "reason": reason,
-            "is_terminal": target in TERMINAL,
-            "from_states": [str(state) for state in sources(event)],
-        },
-    )
+    params = {
+        "job_id": job_id,
+        "to_state": target,
+        "reason": reason,
+        "is_terminal": target in TERMINAL,
+        "from_states": [str(state) for state in sources(event)],
+    }
+    try:
+        with database.transaction():  # a savepoint, where a transaction is open already
+            row = database.row("move_job", params)
+    except psycopg.errors.UniqueViolation:
+        twin = database.row("unique_twin", {"job_id": job_id})
+        if twin is None:  # it ended meanwhile
+            return move(database, job_id, event, reason=reason)
+        raise _duplicate(twin) from None
     if row is None:  # it moved between the two statements: judge it where it stands now
         transition(job_id, _stored_status(database, job_id), event)
         return move(database, job_id, event, reason=reason)
@@ -238,8 +250,15 @@ def _stored_status(database: Database, job_id: int) -> JobStatus:
 
 def finish(database: Database, job_id: int) -> JobStatus | None:
     """End the job if its last part has ended; its new state, or None."""
-    row = database.row("finish_job", {"job_id": job_id})
+    with database.transaction():
+        lock(database, job_id)
+        row = database.row("finish_job", {"job_id": job_id})
     return None if row is None else JobStatus(row["state"])
+
+
+def lock(database: Database, job_id: int) -> None:
+    """Keep the job from ending, or from being taken up again, until the caller's transaction ends."""
+    database.rows("lock_job", {"job_id": job_id})
 
 
 def stop_parts(database: Database, job_id: int) -> None:

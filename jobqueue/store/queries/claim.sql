@@ -1,4 +1,5 @@
 -- A part whose lease ended still names its holder: that one crashed, or hangs.
+-- The job's row is looked at again once its lock is ours: a person may have stopped the job meanwhile.
 WITH due AS (
     SELECT c.job_id, c.part, c.holder IS NOT NULL AS was_held
     FROM batch_checkpoints AS c
@@ -8,8 +9,8 @@ WITH due AS (
     LIMIT %(count)s
     FOR UPDATE OF c SKIP LOCKED
 ), started AS (
-    UPDATE jobs SET state = 'running', started_at = COALESCE(started_at, now())
-    WHERE id = %(job_id)s AND (state = 'queued' OR started_at IS NULL) AND EXISTS (SELECT FROM due)
+    UPDATE jobs SET state = 'running', started_at = now()
+    WHERE id = %(job_id)s AND state IN ('queued', 'running') AND started_at IS NULL AND EXISTS (SELECT FROM due)
 )
 UPDATE batch_checkpoints AS c
 SET fence = c.fence + 1,

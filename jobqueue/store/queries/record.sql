@@ -105,8 +105,10 @@ WITH epoch AS MATERIALIZED (
     SET attempts = excluded.attempts, due_at = excluded.due_at, history = r.history || excluded.history
 ), settled AS (
     DELETE FROM item_retries AS r
-    USING jsonb_to_recordset(%(settled)s::jsonb) AS x (part integer, seq bigint), held
-    WHERE r.job_id = %(job_id)s AND held.part = x.part AND r.part = x.part AND r.seq = x.seq
+    USING jsonb_to_recordset(%(ranges)s::jsonb || %(singles)s::jsonb) AS x (part integer, first_seq bigint, last_seq bigint, seq bigint),
+        held
+    WHERE r.job_id = %(job_id)s AND held.part = x.part AND r.part = x.part
+        AND r.seq BETWEEN COALESCE(x.first_seq, x.seq) AND COALESCE(x.last_seq, x.seq)
 )
 SELECT (SELECT COALESCE(array_agg(part), '{}') FROM held) AS held,
     EXISTS (SELECT FROM epoch) AS is_epoch_current,
