@@ -33,6 +33,7 @@ MESSAGE
 }
 
 prepare_venv() {
+    trap 'exit 130' INT
     PYTHON=$ROOT/.venv/bin/python
     if python_is_fit "$PYTHON"; then
         "$PYTHON" "$ROOT/scripts/_venv.py" "$1" || exit
@@ -40,4 +41,5 @@ prepare_venv() {
         found=$(find_python) || exit 2
         "$found" "$ROOT/scripts/_venv.py" "$1" || exit
     fi
+    trap - INT
 }

@@ -19,7 +19,8 @@ from jobqueue.engine import control, sweep
 from jobqueue.engine.context import job_context
 from jobqueue.engine.history import PostgresHistory
 from jobqueue.engine.process import this_holder
-from jobqueue.engine.slice import HungCallError, Signals, Slice, Tools
+from jobqueue.engine.slice import HungCallError, Slice
+from jobqueue.engine.tools import Signals, Tools
 from jobqueue.engine.workers import worker_config
 from jobqueue.errors import NotFoundError, ServerUnavailableError, UsageError
 from jobqueue.model.job import ACTIVE, Job, JobStatus

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import psutil
+import requests
 
 from handlers.sandbox.launch import SandboxProcess, start_sandbox
 from jobqueue.delivery.queue import JobQueue
@@ -129,7 +130,8 @@ class Blow(threading.Thread):
 
     def run(self) -> None:
         """Wait for the requests, then kill."""
-        with suppress(TimeoutError):
+        # The provider is gone when the demo is interrupted.
+        with suppress(TimeoutError, requests.RequestException):
             self._stage.sandbox.wait_for("arrivals", self._at_least, operation="remove_library", timeout_s=60)
             name, self.victims = self._stage.kill_busy_worker()
             if self.victims:

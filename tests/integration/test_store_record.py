@@ -70,18 +70,17 @@ def full_record(claim: Claim) -> Record:
         singles=[single],
         dead=[letter],
         retries=[{"part": claim.part, "seq": 3, "attempts": 1, "due_in_s": 30.0, "event": event}],
-        settled=[{"part": claim.part, "seq": 4}],
     )  # fmt: skip
 
 
 def started_job(database: Database, epoch: int, name: str = "holder") -> tuple[int, Claim]:
-    """A job of ten items with batch 1 sent (0..4), batch 5 observing (8..9) and item 4 waiting for a retry."""
+    """A job of ten items with batch 1 sent (0..4), batch 5 observing (8..9) and item 1 waiting for a retry."""
     job_id = new_job(database, 10)
     claim = claim_all(database, job_id, name)[0]
     record = Record(
         parts=[part_row(0, claim.fence, cursor=5, batch_no=1, has_intents=True)],
         opened=[opened_row(0, 1, 0, 4), opened_row(0, 5, 8, 9, status="observing", requests=2, has_effect=False)],
-        retries=[{"part": 0, "seq": 4, "attempts": 1, "due_in_s": 0.0, "event": {"code": "busy"}}],
+        retries=[{"part": 0, "seq": 1, "attempts": 1, "due_in_s": 0.0, "event": {"code": "busy"}}],
     )
     assert write(database, job_id, record, epoch=epoch).is_epoch_current
     return job_id, claim
@@ -104,7 +103,7 @@ def test_a_record_writes_every_section_in_one_transaction(database: Database, ep
     assert [b["has_effect"] for b in found["batches"] if b["no"] == 5] == [True]
     assert {o["seq"]: o["status"] for o in found["item_outcomes"]} == {0: "succeeded", 1: "succeeded", 2: "failed"}
     assert [j["seq"] for j in found["item_journal"]] == [8, 9]
-    assert [r["seq"] for r in found["item_retries"]] == [3]
+    assert [r["seq"] for r in found["item_retries"]] == [3]  # item 1 has its outcome: it waits no more
     assert [d["key"] for d in found["dead_letters"]] == ["item-2"]
 
 
@@ -232,13 +231,12 @@ def test_an_items_history_grows_with_its_retries_and_ends_up_in_its_dead_letter(
     assert 8 < straggler[2] <= 9
 
     single, letter = failed_rows(0, 7)
-    settled = [{"part": 0, "seq": 7}]
-    write(database, job_id, Record(parts=parts, singles=[single], dead=[letter], settled=settled))
+    write(database, job_id, Record(parts=parts, singles=[single], dead=[letter]))
 
     (found,) = dead_letters.list_letters(database, job_id=job_id)
     assert [event["code"] for event in found["history"]] == ["busy-1", "busy-2", "refused"]
     assert (found["key"], found["payload"], found["reason"]) == ("item-7", {"n": 7}, "refused 7")
-    assert [r[0].item.seq for r in checkpoints.retries_of_part(database, job_id, 0, count=10)] == [4]
+    assert [r[0].item.seq for r in checkpoints.retries_of_part(database, job_id, 0, count=10)] == [1]
 
 
 @pytest.mark.parametrize(
