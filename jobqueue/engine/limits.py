@@ -29,18 +29,7 @@ class LimitsView:
             "scope": state.scope.name,
             "configured": {str(config.scope_kind): _config(config) for config in self.configured.configs},
             "in_flight": state.in_flight,
-            "windows": [
-                {
-                    "scope": window.scope_name,
-                    "window": window.text,
-                    "limit": window.limit,
-                    "used": window.used,
-                    "in_flight": window.in_flight,
-                    "remaining": window.remaining,
-                    "resets_in_s": round(window.resets_in_s, 3),
-                }
-                for window in state.windows
-            ],
+            "windows": [window.as_dict() for window in state.windows],
             "cooldowns": [
                 {"scope": pause.scope_name, "remaining_s": round(pause.remaining_s, 3), "reason": pause.reason}
                 for pause in state.cooldowns

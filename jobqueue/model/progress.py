@@ -88,7 +88,7 @@ class JobProgress:
             "done": self.done,
             "remaining": self.remaining,
             **{name: getattr(self, name) for name in _NUMBERS},
-            "quota": [_window(window) for window in self.quota],
+            "quota": [window.as_dict() for window in self.quota],
         }
 
 
@@ -96,18 +96,6 @@ _NUMBERS = (
     "succeeded", "skipped", "failed", "unconfirmed", "cancelled", "retrying", "requests", "in_flight", "parts",
     "held_parts", "items_per_s", "batch_size", "eta_s", "next_due_in_s", "waiting_for", "breaker",
 )  # fmt: skip
-
-
-def _window(window: WindowState) -> dict[str, Any]:
-    return {
-        "scope": window.scope_name,
-        "window": window.text,
-        "limit": window.limit,
-        "used": window.used,
-        "in_flight": window.in_flight,
-        "remaining": window.remaining,
-        "resets_in_s": round(window.resets_in_s, 3),
-    }
 
 
 def estimate_s(

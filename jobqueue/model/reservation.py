@@ -181,6 +181,19 @@ class WindowState:
     frees_in_s: float
     resets_in_s: float
 
+    def as_dict(self) -> dict[str, str | int | float]:
+        """The same as JSON."""
+        return {
+            "scope": self.scope_name,
+            "window": self.text,
+            "limit": self.limit,
+            "used": self.used,
+            "in_flight": self.in_flight,
+            "remaining": self.remaining,
+            "frees_in_s": round(self.frees_in_s, 3),
+            "resets_in_s": round(self.resets_in_s, 3),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class RateLimitState:
