@@ -95,7 +95,14 @@ class Lab:
     """Literal workers, a scheduler and a sandbox on the given servers."""
 
     def __init__(
-        self, redis_url: str, database_url: str, sandbox: SandboxProcess, *, workers: int, has_scheduler: bool, logs: Path
+        self,
+        redis_url: str,
+        database_url: str,
+        sandbox: SandboxProcess,
+        *,
+        workers: int,
+        has_scheduler: bool,
+        logs: Path,
     ) -> None:
         self.redis_url = redis_url
         self.database_url = database_url
@@ -175,7 +182,9 @@ class Lab:
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if process.pid in processes or (
-                    process.pid != os.getpid() and process.environ().get("REDIS_URL") == mark and "rq" in process.cmdline()[1]
+                    process.pid != os.getpid()
+                    and process.environ().get("REDIS_URL") == mark
+                    and "rq" in process.cmdline()[1]
                 ):
                     victims.append(process)
         for process in victims:
@@ -249,7 +258,15 @@ def unexplained(repeated: Sequence[Any], kills: Sequence[Kill]) -> list[str]:
 
 
 def run(
-    lab: Lab, *, items: int, kills: int, flushes: int, seed: int, timeout_s: float, gap_s: float = 1.5, say: Any = lambda line: None
+    lab: Lab,
+    *,
+    items: int,
+    kills: int,
+    flushes: int,
+    seed: int,
+    timeout_s: float,
+    gap_s: float = 1.5,
+    say: Any = lambda line: None,
 ) -> Account:
     """Enqueue, disturb, wait, count."""
     rng = random.Random(seed)
@@ -282,7 +299,9 @@ def run(
                     lab.flush()
                     is_done = True
                 else:
-                    is_done = lab.kill(rng.choice(["horse", "horse", "worker", "both"]), rng.randrange(len(lab.workers)))
+                    is_done = lab.kill(
+                        rng.choice(["horse", "horse", "worker", "both"]), rng.randrange(len(lab.workers))
+                    )
                 if is_done:
                     schedule.pop()
                     next_at_s = now_s + rng.uniform(0.1, 1.0) * gap_s

@@ -23,6 +23,7 @@ LIMIT = "200/5"
 
 @contextmanager
 def running(redis_url: str, database_url: str, **options: Any) -> Iterator[Lab]:
+    """A laboratory whose limits are the sandbox's."""
     with laboratory(redis_url, database_url, items=ITEMS, limit=LIMIT, latency_ms=400, **options) as lab:
         with JobQueue(lab.settings) as queue:
             queue.set_limits("spotify", windows="200 per 5 second")

@@ -26,6 +26,7 @@ KILLERS = (7, 41)
 
 
 def start(name: Sequence[str | Path], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """A process that writes into *log*."""
     with log.open("ab") as out:
         return subprocess.Popen(name, env=environment, stdout=out, stderr=out, start_new_session=True)
 

@@ -21,6 +21,7 @@ ITEMS = 800
 
 @pytest.fixture
 def lab(redis_url: str, database_url: str) -> Iterator[Lab]:
+    """Two workers, a scheduler, a provider that takes its time."""
     with laboratory(redis_url, database_url, items=ITEMS, limit="400/5", latency_ms=400, workers=2) as running:
         with JobQueue(running.settings) as queue:
             queue.set_limits("spotify", windows="400 per 5 second")
@@ -28,6 +29,7 @@ def lab(redis_url: str, database_url: str) -> Iterator[Lab]:
 
 
 def enqueue(queue: JobQueue, priority: Priority = Priority.DEFAULT) -> int:
+    """The job all of it is about."""
     request = JobRequest(
         type="enforcement", provider="spotify", account="demo", operation="unsave_tracks", priority=priority
     )

@@ -64,7 +64,7 @@ def test_an_endpoint_is_changed_value_by_value(database: Database) -> None:
     with pytest.raises(NotFoundError, match="'nobody' is not configured"):
         limits.endpoint(database, "nobody")
     with pytest.raises(NotFoundError, match="'nobody' is not configured"):
-        limits.set_endpoint(database, "nobody", base_url=None, token_url="http://x")  # noqa: S106
+        limits.set_endpoint(database, "nobody", base_url=None, token_url="http://x")
 
 
 def test_a_longer_pause_outlives_a_shorter_one(database: Database) -> None:
