@@ -10,12 +10,14 @@ from random import Random
 from time import monotonic
 from typing import Any
 
+import redis
 from store_world import PROVIDER, contents, holder, new_job, sql
 
 from jobqueue.engine.context import JobContext
 from jobqueue.engine.departure import SliceReport
 from jobqueue.engine.history import PostgresHistory
-from jobqueue.engine.slice import Slice, Tools
+from jobqueue.engine.slice import Slice
+from jobqueue.engine.tools import Tools
 from jobqueue.handler import BaseHandler, Call, Endpoint, Operation
 from jobqueue.model.backoff import RetryPolicy
 from jobqueue.model.batching import BatchConfig
@@ -29,9 +31,7 @@ from jobqueue.store.database import Database
 
 PLENTY = RateLimitConfig(windows="1000000 per 1 minute", breaker=None)
 SOON = RetryPolicy(max_attempts=3, base_s=0.001, cap_s=0.01)
-QUICK = WorkerConfig(
-    in_flight=4, poll_s=0.02, heartbeat_s=0.1, retry=SOON, outage=replace(SOON, max_attempts=1000), slice_s=20.0
-)
+QUICK = WorkerConfig(in_flight=4, poll_s=0.02, heartbeat_s=0.1, retry=SOON, outage=replace(SOON, max_attempts=1000))
 
 Apply = Callable[[Call], Sequence[ItemOutcome]]
 
@@ -164,6 +164,21 @@ class World:
         assert self.status.is_terminal, f"still {self.status} after {most_slices} slices"
         return self.status
 
+    def run_until(self, is_enough: Callable[[], bool], most_slices: int = 30) -> None:
+        """Slices until *is_enough*."""
+        for _ in range(most_slices):
+            if is_enough():
+                return
+            self.wake()
+            self.run()
+        assert is_enough(), f"not after {most_slices} slices"
+
+    def redis_forget_pause(self) -> None:
+        """As if the pause the provider asked for were over."""
+        sql(self.database, "DELETE FROM provider_rate_state")
+        with redis.Redis.from_url(self.redis_url) as client:
+            client.flushall()
+
     def wake(self) -> None:
         """Let everything that waits for a time fall due now."""
         params = {"j": self.job_id}
@@ -199,3 +214,5 @@ class World:
         for status in ("succeeded", "skipped", "failed", "unconfirmed"):
             assert row[status] == list(outcomes.values()).count(status), status
         assert row["in_flight"] == row["retrying"] == 0
+        # A batch left as waiting would be sent again by whoever claims the part next.
+        assert {batch["status"] for batch in self.batches} <= {"recorded", "repeated", "split"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from random import Random
+from types import NoneType
 from typing import Any
 
 from jobqueue.engine.context import JobContext
@@ -43,7 +45,7 @@ class Aftermath:
                 case Step.OBSERVE:
                     return self._observed(part, flight, answer.value, call, draft)
                 case Step.PROBE:
-                    return self._probed(flight, answer.value, draft)
+                    return self._probed(part, flight, answer.value, draft)
                 case Step.APPLY:
                     return self._applied(part, flight, answer.value, draft)
         except Exception as error:  # a handler's bug in what it returned, judged like one it raised
@@ -53,12 +55,15 @@ class Aftermath:
     # --- answers ---
 
     def _observed(self, part: HeldPart, flight: Flight, reading: Reading, call: Call, draft: Draft) -> bool:
+        if not isinstance(reading, Reading):
+            raise TypeError(f"observe_step returned {type(reading).__name__} and no Reading")
         if reading.states is None:
+            _check_storable(reading.carry)
             flight.carry = dict(reading.carry)
             self._repeat(part, flight, draft, due_in_s=0.0)
             return True
-        states = _one_each(flight, reading.states, "observe_step")
-        decisions = _one_each(flight, self._context.handler.decide(call, states), "decide")
+        states = _one_each(flight, reading.states, "observe_step", Mapping)
+        decisions = _one_each(flight, self._context.handler.decide(call, states), "decide", (Effect, ItemOutcome))
         decided = [(i, d) for i, d in zip(flight.items, decisions, strict=True) if isinstance(d, ItemOutcome)]
         effects = [
             (item, state, decision.after)
@@ -77,11 +82,11 @@ class Aftermath:
         draft.turn(flight, effects, deadline_s=self._context.operation.deadline_s)
         return False
 
-    def _probed(self, flight: Flight, results: Sequence[ItemOutcome | None], draft: Draft) -> bool:
-        results = _one_each(flight, results, "probe")
+    def _probed(self, part: HeldPart, flight: Flight, results: Sequence[ItemOutcome | None], draft: Draft) -> bool:
+        results = _one_each(flight, results, "probe", (ItemOutcome, NoneType))
         known = [(item, result) for item, result in zip(flight.items, results, strict=True) if result is not None]
         left = [item for item, result in zip(flight.items, results, strict=True) if result is None]
-        draft.outcomes(flight, known)
+        self._outcomes(part, flight, known, draft)
         flight.is_effect_in_doubt = False
         if not left:
             draft.close(flight, "recorded")
@@ -92,7 +97,7 @@ class Aftermath:
         return False
 
     def _applied(self, part: HeldPart, flight: Flight, results: Sequence[ItemOutcome], draft: Draft) -> bool:
-        results = _one_each(flight, results, "apply")
+        results = _one_each(flight, results, "apply", ItemOutcome)
         self._outcomes(part, flight, list(zip(flight.items, results, strict=True)), draft)
         draft.close(flight, "recorded")
         return True
@@ -186,10 +191,27 @@ class Aftermath:
             draft.close_row(part.part, batch.no, "recorded", flight=flight, error=words)
 
 
-def _one_each(flight: Flight, values: Sequence[Any], method: str) -> Sequence[Any]:
+def _one_each(
+    flight: Flight, values: Sequence[Any], method: str, kind: type[Any] | tuple[type[Any], ...]
+) -> Sequence[Any]:
+    """*values*, once it is sure that each of them can be recorded: a draft that was begun cannot be taken back."""
     if len(values) != len(flight.items):
         raise TypeError(f"{method} returned {len(values)} values for {len(flight.items)} items")
+    for value in values:
+        if not isinstance(value, kind):
+            raise TypeError(f"{method} returned {type(value).__name__} among its values")
+        match value:
+            case ItemOutcome(result=None, error=None) | None:
+                pass
+            case ItemOutcome(result=result, error=error):
+                _check_storable([result, error and [error.code, error.message]])
+            case Effect(after=state) | state:
+                _check_storable(state)
     return values
+
+
+def _check_storable(value: Any) -> None:
+    json.dumps(value, allow_nan=False)
 
 
 def _words(error: BaseException) -> str:

@@ -102,8 +102,11 @@ class Holding:
             row = {"part": part, "fence": fence, "due_in_s": wait_s, "reason": reason, "is_finished": False}
             checkpoints.release(self._db, self._job_id, [row])
 
-    def take(self, count: int, size: int) -> list[Flight]:
-        """Up to *count* batches, of *size* items, in turn from the parts that have one ready; a suspect comes alone."""
+    def take(self, count: int, size: int, *, may_be_isolated: bool) -> list[Flight]:
+        """Up to *count* batches, of *size* items, in turn from the parts that have one ready.
+
+        A suspect comes alone, and only where *may_be_isolated* says that nothing else is under way.
+        """
         now_s = self._clock()
         parts = sorted(self.parts.values(), key=lambda part: not part.is_next_isolated(now_s))
         flights: list[Flight] = []
@@ -114,9 +117,10 @@ class Holding:
                 if flight is None:
                     continue
                 if flight.is_isolated:
-                    for other in reversed(flights + taken):
+                    left = flights + taken if may_be_isolated else [*flights, *taken, flight]
+                    for other in reversed(left):
                         self.parts[other.part].put_back(other, now_s)
-                    return [flight]
+                    return [flight] if may_be_isolated else []
                 taken.append(flight)
                 if self._context.operation.is_ordered:
                     parts.remove(part)

@@ -118,7 +118,7 @@ class HeldPart:
             if self.in_flight:
                 return False
             if self.repeats or self.stragglers:
-                return self._first_due_at_s() <= now_s
+                return self._first_due_at_s() <= now_s  # nothing overtakes what waits
         return self.cursor <= self.claim.last_seq or self._first_due_at_s() <= now_s
 
     def next_ready_at_s(self) -> float | None:
@@ -127,6 +127,8 @@ class HeldPart:
         return None if due_at_s == float("inf") else due_at_s
 
     def _first_due_at_s(self) -> float:
+        if self._operation.is_ordered and self.repeats:
+            return min(self.repeats, key=_position).due_at_s
         times = [repeat.due_at_s for repeat in self.repeats] + [straggler.due_at_s for straggler in self.stragglers]
         return min(times, default=float("inf"))
 
@@ -136,7 +138,11 @@ class HeldPart:
         return repeat is not None and repeat.batch.is_isolated
 
     def _due_repeat(self, now_s: float) -> Repeat | None:
-        return next((repeat for repeat in self.repeats if repeat.due_at_s <= now_s), None)
+        if self._operation.is_ordered:
+            due = sorted(self.repeats, key=_position)[:1]
+        else:
+            due = sorted(self.repeats, key=lambda repeat: not repeat.batch.is_isolated)
+        return next((repeat for repeat in due if repeat.due_at_s <= now_s), None)
 
     def take(self, size: int, now_s: float) -> Flight | None:
         """The next batch of at most *size* items; None when nothing is ready.
@@ -268,3 +274,7 @@ class HeldPart:
         if self._operation.is_observed and not flight.is_journalled:
             return Step.OBSERVE
         return Step.APPLY
+
+
+def _position(repeat: Repeat) -> int:
+    return repeat.batch.first_seq

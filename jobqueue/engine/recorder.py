@@ -39,6 +39,11 @@ class Draft:
         return not self._touched
 
     @property
+    def is_followed_by_repeats(self) -> bool:
+        """Whether it makes batches wait to be sent again: one statement cannot also tell that they are."""
+        return bool(self.record.split) or any(row["status"] == "waiting" for row in self.record.closed)
+
+    @property
     def parts(self) -> list[int]:
         """The parts it is about."""
         return list(self._touched)

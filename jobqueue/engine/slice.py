@@ -20,6 +20,7 @@ from jobqueue.engine.flight import Flight
 from jobqueue.engine.gate import Gate
 from jobqueue.engine.heartbeat import Heartbeat
 from jobqueue.engine.holding import Holding
+from jobqueue.engine.part import HeldPart
 from jobqueue.engine.recorder import Draft, Recorder
 from jobqueue.engine.tools import Tools
 from jobqueue.errors import ServerUnavailableError
@@ -61,7 +62,7 @@ class Slice:
         self._draft = Draft(self._job_id)
         self.report = SliceReport(self._job_id)
         self._holding = Holding(context, tools, self._heartbeat, self._aftermath, self.report)
-        self._flights: set[int] = set()
+        self._flights: dict[int, HeldPart] = {}  # by the flight's id: the part it was sent from
         self._alone: Flight | None = None
         self._state = JobStatus.RUNNING
         self._state_read_at_s = self._clock()
@@ -125,12 +126,18 @@ class Slice:
             capacity=self._tools.config.in_flight,
             ready=len(ready),
             is_next_isolated=bool(ready) and any(part.is_next_isolated(now_s) for part in ready),
-            is_isolated_in_flight=self._alone is not None,
+            is_isolated_in_flight=self._is_alone_in_flight(),
             denied_for_s=self._gate.denied_for_s(),
             next_ready_in_s=min(times) - now_s if times else None,
             can_claim=self._holding.can_claim(now_s),
             held=len(self._holding.parts),
         )
+
+    def _is_alone_in_flight(self) -> bool:
+        if self._alone is not None and id(self._alone) not in self._flights:
+            is_between = any(flight is self._alone for flight in self._draft.turned)
+            self._alone = self._alone if is_between else None  # answered, or its part was lost
+        return self._alone is not None
 
     def _look_for_a_stop(self, now_s: float) -> None:
         if self._heartbeat.is_hung:
@@ -153,7 +160,9 @@ class Slice:
     # --- sending ---
 
     def _send(self, count: int) -> None:
-        taken = self._holding.take(count, self._gate.batch_size())
+        if self._draft.is_followed_by_repeats:
+            self._commit()
+        taken = self._holding.take(count, self._gate.batch_size(), may_be_isolated=not self._flights)
         admitted = self._gate.admit(taken)
         # First what stays behind goes back: the cursor that is committed must not pass it.
         for flight in reversed(taken[len(admitted) :]):
@@ -208,6 +217,8 @@ class Slice:
         for flight in draft.turned:
             if flight.part in self._holding.parts:
                 self._start(flight)
+            else:
+                self._gate.give_back(flight)
         self._holding.end_finished(self._draft)
 
     def _start(self, flight: Flight) -> None:
@@ -219,7 +230,7 @@ class Slice:
             self._holding.lose(flight.part)
             self._gate.give_back(flight)
             return
-        self._flights.add(id(flight))
+        self._flights[id(flight)] = self._holding.parts[flight.part]
         self._alone = flight if flight.is_isolated else self._alone
         flight.requests += 1
         self._heartbeat.called(id(flight), operation.deadline_s)
@@ -256,19 +267,16 @@ class Slice:
     def _collect(self, timeout_s: float) -> None:
         for answer in self._crew.answers(timeout_s):
             flight = answer.flight
-            self._flights.discard(id(flight))
+            part = self._flights.pop(id(flight))
             self._heartbeat.answered(id(flight))
             self._gate.note(answer)
-            part = self._holding.parts.get(flight.part)
-            if part is None:
-                self._alone = None if flight is self._alone else self._alone
+            if part is not self._holding.parts.get(flight.part):  # lost, and perhaps claimed anew
                 self._gate.give_back(flight)
                 continue
             is_over = self._aftermath.answered(part, answer, self._call(flight), self._draft)
             self.report.requests += 1
             if is_over:
                 part.in_flight -= 1
-                self._alone = None if flight is self._alone else self._alone
                 self._gate.give_back(flight)
         if self._aftermath.pause_reason:
             self._pause(self._aftermath.pause_reason)

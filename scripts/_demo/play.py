@@ -21,7 +21,7 @@ from telling import Teller
 
 from handlers.sandbox.seed import seed_track_id
 from jobqueue.delivery.queue import JobQueue
-from jobqueue.errors import JobQueueError
+from jobqueue.errors import ConflictError, JobQueueError
 from jobqueue.model.job import JobStatus
 
 BLOCKED = 400
@@ -56,6 +56,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; everything it started is gone")
         return 130
+    except ConflictError as error:
+        print(f"\nError: {error}", file=sys.stderr)
+        return 2
     except (JobQueueError, subprocess.CalledProcessError) as error:
         print(f"\nError: {error}\n  What the processes wrote is in {PLACE / 'logs'}.", file=sys.stderr)
         return 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jobqueue.handler import BaseHandler, Call, Operation
 from jobqueue.model.item import SUCCEEDED, ItemOutcome
@@ -14,7 +14,9 @@ class KillerProvider:
     """One operation, not observed."""
 
     name = "killer"
-    operations = {"touch": Operation(name="touch", columns=("item",), max_size=20, is_observed=False)}
+    operations: Mapping[str, Operation] = {
+        "touch": Operation(name="touch", columns=("item",), max_size=20, is_observed=False)
+    }
 
 
 class KillerHandler(BaseHandler):
