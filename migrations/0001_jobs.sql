@@ -139,7 +139,7 @@ CREATE TABLE item_outcomes (
     PRIMARY KEY (job_id, part, seq),
     CONSTRAINT item_outcomes_status_is_terminal CHECK (status IN ('succeeded', 'skipped', 'failed', 'unconfirmed'))
 );
-CREATE INDEX item_outcomes_trouble_idx ON item_outcomes (job_id, status, seq) WHERE status IN ('failed', 'unconfirmed');
+CREATE INDEX item_outcomes_trouble_idx ON item_outcomes (job_id, status, part, seq) WHERE status IN ('failed', 'unconfirmed');
 
 -- Stragglers: items that may pass later, until they have an outcome.
 CREATE TABLE item_retries (

@@ -10,11 +10,13 @@ from typing import Any
 import psycopg
 
 from jobqueue.errors import DuplicateJobError, IdempotencyConflictError, NotFoundError
+from jobqueue.model.item import ItemStatus
 from jobqueue.model.job import TERMINAL, Job, JobEvent, JobRequest, JobStatus, Priority, sources, transition
 from jobqueue.model.parting import PartRange
 from jobqueue.store.database import Database, query
 
 _COPY_BLOCK_BYTES = 1 << 18
+_TROUBLE = frozenset({ItemStatus.FAILED, ItemStatus.UNCONFIRMED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,4 +285,4 @@ def items_page(
 ) -> list[dict[str, Any]]:
     """Items after (part, seq), each with its outcome so far."""
     params = {"job_id": job_id, "status": status, "after_part": after[0], "after_seq": after[1], "count": count}
-    return database.rows("items_page", params)
+    return database.rows("trouble_page" if status in _TROUBLE else "items_page", params)
