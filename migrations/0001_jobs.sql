@@ -110,7 +110,7 @@ CREATE TABLE batches (
     crashes         integer     NOT NULL DEFAULT 0,
     is_isolated     boolean     NOT NULL DEFAULT false,
     has_effect      boolean     NOT NULL DEFAULT false,
-    first_sent_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    failing_since   timestamptz NOT NULL DEFAULT clock_timestamp(),
     sent_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
     deadline_at     timestamptz NOT NULL,
     due_at          timestamptz,
@@ -149,6 +149,7 @@ CREATE TABLE item_retries (
     attempts integer     NOT NULL,
     due_at   timestamptz NOT NULL,
     history  jsonb       NOT NULL DEFAULT '[]',
+    is_in_doubt boolean  NOT NULL DEFAULT false,
     PRIMARY KEY (job_id, part, seq),
     FOREIGN KEY (job_id, part) REFERENCES batch_checkpoints (job_id, part) ON DELETE CASCADE
 );

@@ -182,7 +182,9 @@ class World:
     def wake(self) -> None:
         """Let everything that waits for a time fall due now."""
         params = {"j": self.job_id}
-        sql(self.database, "UPDATE batch_checkpoints SET due_at = now() WHERE job_id = %(j)s AND due_at > now()", params)
+        sql(
+            self.database, "UPDATE batch_checkpoints SET due_at = now() WHERE job_id = %(j)s AND due_at > now()", params
+        )
         sql(self.database, "UPDATE batches SET due_at = now() WHERE job_id = %(j)s AND due_at > now()", params)
         sql(self.database, "UPDATE item_retries SET due_at = now() WHERE job_id = %(j)s AND due_at > now()", params)
 

@@ -30,9 +30,7 @@ def new_job(
     **request: Any,
 ) -> int:
     """A job of items ``item-0``…, cut into parts of *part_size*; its id."""
-    job_id, _ = create(
-        database, item_count, part_size=part_size, digest=digest, rollback_of=rollback_of, **request
-    )
+    job_id, _ = create(database, item_count, part_size=part_size, digest=digest, rollback_of=rollback_of, **request)
     return job_id
 
 
@@ -103,7 +101,7 @@ def opened_row(part: int, no: int, first_seq: int, last_seq: int, **columns: Any
         "crashes": 0,
         "is_isolated": False,
         "has_effect": True,
-        "first_sent_ago_s": 0.0,
+        "failing_for_s": 0.0,
         "deadline_s": 12.0,
     } | columns
 
@@ -116,6 +114,7 @@ def closed_row(part: int, no: int, status: str = "recorded", **columns: Any) -> 
         "status": status,
         "due_in_s": None,
         "failures": 0,
+        "failing_for_s": 0.0,
         "requests": 1,
         "has_effect": False,
         "carry": None,
@@ -136,9 +135,7 @@ def failed_rows(part: int, seq: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return single, letter
 
 
-def write(
-    database: Database, job_id: int, record: Record, *, epoch: int = 0, commit: int | None = None
-) -> Recorded:
+def write(database: Database, job_id: int, record: Record, *, epoch: int = 0, commit: int | None = None) -> Recorded:
     """`checkpoints.record` with a number of its own."""
     number = next(_commits) if commit is None else commit
     return checkpoints.record(database, job_id, record, commit=number, scope=PROVIDER, provider=PROVIDER, epoch=epoch)
@@ -202,7 +199,7 @@ def contents(database: Database, job_id: int) -> dict[str, list[dict[str, Any]]]
     """Every row any record of the job could have written, for comparing before and after."""
     tables = ("batch_checkpoints", "batches", "item_outcomes", "item_retries", "item_journal", "dead_letters")
     return {
-        table: sql(database, f"SELECT * FROM {table} WHERE job_id = %(j)s ORDER BY 1, 2, 3", {"j": job_id})  # noqa: S608
+        table: sql(database, f"SELECT * FROM {table} WHERE job_id = %(j)s ORDER BY 1, 2, 3", {"j": job_id})
         for table in tables
     }
 

@@ -11,6 +11,7 @@ from typing import Any
 from jobqueue.engine.context import JobContext
 from jobqueue.engine.crew import Answer
 from jobqueue.engine.flight import Flight, Step
+from jobqueue.engine.masking import masked
 from jobqueue.engine.part import HeldPart, Repeat
 from jobqueue.engine.recorder import Draft
 from jobqueue.handler import Call, Effect, Reading
@@ -78,6 +79,10 @@ class Aftermath:
         flight.before = {item.seq: before for item, before, _ in effects}
         flight.after = {item.seq: after for item, _, after in effects}
         flight.is_journalled = True
+        if not flight.is_paired:
+            draft.journal(flight, effects)
+            self._repeat(part, flight, draft, due_in_s=0.0)
+            return True
         flight.step = Step.APPLY
         draft.turn(flight, effects, deadline_s=self._context.operation.deadline_s)
         return False
@@ -92,6 +97,9 @@ class Aftermath:
             draft.close(flight, "recorded")
             return True
         flight.items = left
+        if not flight.is_paired:
+            self._repeat(part, flight, draft, due_in_s=0.0)
+            return True
         flight.step = Step.APPLY
         draft.turn(flight, [], deadline_s=self._context.operation.deadline_s)
         return False
@@ -126,24 +134,41 @@ class Aftermath:
         facts = Facts(
             item_count=len(flight.items),
             failures=flight.failures,
-            first_sent_ago_s=flight.first_sent_ago_s,
+            failing_for_s=flight.failing_for_s,
             is_effect=flight.step is Step.APPLY,
             is_idempotent=self._context.operation.is_idempotent,
             is_in_doubt=flight.is_effect_in_doubt,
         )
+        words = self._words(error)
         match consequence(error, facts, self._config, self._random):
             case RepeatLater() as later:
-                flight.failures += later.is_failure
+                if later.is_failure and flight.failures:
+                    flight.failures += 1
+                else:
+                    flight.failures, flight.failing_for_s = int(later.is_failure), 0.0
                 flight.is_effect_in_doubt = flight.is_effect_in_doubt or later.is_in_doubt
-                self.pause_reason = later.pause_reason or self.pause_reason
-                self._repeat(part, flight, draft, due_in_s=later.due_in_s, error=_words(error))
-            case SplitBatch():
-                self._split(part, flight, draft, is_isolated=flight.is_isolated, error=_words(error))
-            case FailItems(error=item_error, is_unconfirmed=is_unconfirmed):
+                self.pause_reason = self._masked(later.pause_reason) or self.pause_reason
+                self._repeat(part, flight, draft, due_in_s=later.due_in_s, error=words)
+            case SplitBatch(is_in_doubt=is_in_doubt):
+                flight.is_effect_in_doubt = flight.is_effect_in_doubt or is_in_doubt
+                self._split(part, flight, draft, is_isolated=flight.is_isolated, error=words)
+            case FailItems(error=item_error, is_unconfirmed=is_unconfirmed, is_effect_possible=is_effect_possible):
+                if flight.before and not is_effect_possible:
+                    draft.unjournal(flight)
                 status = ItemStatus.UNCONFIRMED if is_unconfirmed else ItemStatus.FAILED
-                outcome = ItemOutcome(status, None, item_error)
+                outcome = ItemOutcome(status, None, ItemError(item_error.code, self._masked(item_error.message)))
                 draft.outcomes(flight, [(item, outcome) for item in flight.items])
-                draft.close(flight, "recorded", error=_words(error))
+                draft.close(flight, "recorded", error=words)
+
+    def _words(self, error: BaseException) -> str:
+        return self._masked(f"{type(error).__name__}: {error}")[:500]
+
+    def _masked(self, text: str) -> str:
+        return masked(text, secrets=(self._context.endpoint.access_token,))
+
+    def postpone(self, part: HeldPart, flight: Flight, draft: Draft) -> None:
+        """*flight*'s intent is committed and its request was not made: it waits to be sent."""
+        self._repeat(part, flight, draft, due_in_s=0.0, error="not sent in time")
 
     def _repeat(self, part: HeldPart, flight: Flight, draft: Draft, *, due_in_s: float, error: str = "") -> None:
         draft.close(flight, "waiting", due_in_s=due_in_s, error=error)
@@ -212,7 +237,3 @@ def _one_each(
 
 def _check_storable(value: Any) -> None:
     json.dumps(value, allow_nan=False)
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:500]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from jobqueue.engine import registry
+from jobqueue.errors import ConfigurationError
 from jobqueue.handler import Endpoint, JobHandler, Operation, Provider
 from jobqueue.model.batching import BatchConfig
 from jobqueue.model.job import Job, JobRequest
 from jobqueue.model.limit import ProviderLimits, Scope
+from jobqueue.model.worker import LONGEST_EFFECT_S
 from jobqueue.settings import Settings
 from jobqueue.store import limits
 from jobqueue.store.database import Database
@@ -38,6 +40,12 @@ def job_context(database: Database, settings: Settings, job: Job) -> JobContext:
     handler = registry.handler(job.type)
     provider = registry.provider(job.provider)
     operation = handler.operation(as_request(job), provider)
+    if operation.deadline_s > LONGEST_EFFECT_S:
+        raise ConfigurationError(
+            f"operation {operation.name} of {job.provider} may take {operation.deadline_s:g} s; a lease allows"
+            f" {LONGEST_EFFECT_S:g} s.",
+            remedy="Lower its deadline_s.",
+        )
     largest = operation.max_size
     sizes = limits.batch_config(database, job.provider, operation.name, largest=largest)
     chosen = job.options.get("batch_size")

@@ -26,7 +26,8 @@ def resume(database: Database, job_id: int) -> JobStatus:
     """Go on with a paused job; raises as `pause` does."""
     status = jobs.move(database, job_id, JobEvent.RESUME)
     jobs.start_parts(database, job_id)
-    return status
+    # Its last part may have ended while it was paused.
+    return jobs.finish(database, job_id) or status
 
 
 def cancel(database: Database, job_id: int, *, reason: str = "by a person") -> JobStatus:
@@ -49,6 +50,12 @@ def retry(database: Database, job_id: int, *, seqs: Sequence[int] | None = None)
     with database.transaction():
         jobs.lock(database, job_id)
         job = jobs.get(database, job_id)
+        rollback_id = jobs.active_rollback(database, job_id)
+        if rollback_id is not None:
+            raise InvalidTransitionError(
+                f"job {job_id} is being rolled back by job {rollback_id}.",
+                remedy=f"Wait for it, or cancel it first: jobqueue cancel {rollback_id}",
+            )
         if job.status not in ACTIVE:
             jobs.move(database, job_id, JobEvent.RETRY)
         count = dead_letters.retry_items(database, job_id, seqs=seqs)

@@ -31,9 +31,12 @@ class Flight:
         is_journalled: Whether every item has its before-state on record.
         attempt: Attempt of its items, counted from 1.
         failures: Outages and bugs so far; they use up no attempt.
-        first_sent_ago_s: Seconds since the batch was first sent when this flight was made.
+        failing_for_s: Seconds since the first of its failures in a row, when this flight was made.
+        tries: How often its items were tried before in all.
         replaces: Number of the row this flight repeats.
+        is_paired: Whether a look's slot comes together with its effect's; limits too tight for two let it go alone.
         carry: What an observation that takes several requests continues from.
+        granted_at_s: When its slots were asked for, on the slice's clock.
         slots: Limiter slots it holds, one for each request it may still make.
     """
 
@@ -48,13 +51,16 @@ class Flight:
     is_effect_in_doubt: bool = False
     is_journalled: bool = False
     is_retry: bool = False
-    first_sent_ago_s: float = 0.0
+    tries: int = 0
+    failing_for_s: float = 0.0
     replaces: int | None = None
     before: dict[int, State] = field(default_factory=dict)
     after: dict[int, State] = field(default_factory=dict)
     slots: list[Slot] = field(default_factory=list)
+    granted_at_s: float = 0.0
     requests: int = 0
     step: Step = Step.APPLY
+    is_paired: bool = True
     carry: Mapping[str, Any] | None = None
     started_at_s: float = 0.0
     deadline_s: float = 0.0
@@ -65,9 +71,19 @@ class Flight:
         return [item.seq for item in self.items]
 
     @property
+    def has_look(self) -> bool:
+        """Whether it looks before anything else."""
+        return self.step is not Step.APPLY
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether the effect may follow before it is recorded."""
+        return self.step is Step.APPLY or self.is_paired
+
+    @property
     def most_requests(self) -> int:
-        """Requests it may make until it is recorded: a look, where it needs one, and the effect."""
-        return 1 if self.step is Step.APPLY else 2
+        """Requests it may make until it is recorded."""
+        return self.has_look + self.has_effect
 
     def range_columns(self) -> dict[str, Any]:
         """The row's first_seq, last_seq and seqs; seqs is NULL for a range without gaps."""
@@ -96,13 +112,19 @@ class Flight:
             crashes=self.crashes,
             is_isolated=self.is_isolated,
             has_effect=self.is_effect_in_doubt,
-            first_sent_ago_s=self.first_sent_ago_s,
+            failing_for_s=self.failing_for_s,
             due_in_s=0.0,
             carry=self.carry,
         )
 
 
-def idempotency_key(job_id: int, seqs: Sequence[int], attempt: int) -> str:
-    """The same for every repetition of the same items at the same attempt, whoever holds the part."""
-    text = f"{job_id}:{attempt}:{','.join(map(str, seqs))}"
+def idempotency_key(job_id: int, seqs: Sequence[int], attempt: int, tries: int = 0) -> str:
+    """The same for every repetition of the same items at the same attempt, whoever holds the part.
+
+    Args:
+        tries: How often the items were tried before in all: a person's retry is another call, and a provider that
+            honours
+            keys must not answer it with the refusal it remembers.
+    """
+    text = f"{job_id}:{attempt}:{tries}:{','.join(map(str, seqs))}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

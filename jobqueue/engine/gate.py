@@ -11,7 +11,7 @@ from jobqueue.engine.crew import Answer
 from jobqueue.engine.flight import Flight, Step
 from jobqueue.errors import ServerUnavailableError
 from jobqueue.model.batching import pick_batch_size
-from jobqueue.model.limit import Denied, Granted, Slot, SlotResult
+from jobqueue.model.limit import DenialReason, Denied, Granted, Slot, SlotResult
 from jobqueue.ratelimit.feedback import result_of
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.store import limits
@@ -20,6 +20,8 @@ from jobqueue.store.database import Database
 log = structlog.get_logger("jobqueue.gate")
 
 _SNAPSHOT_AGE_S = 0.5
+_PAUSE_S = 0.25
+"""Before asking again when nothing was let through and nothing said why."""
 
 
 class Gate:
@@ -27,12 +29,14 @@ class Gate:
 
     Attributes:
         epoch: The limiter epoch of the latest grant.
+        granted_at_s: When it was asked for; its slots end by themselves `limits.LONGEST_REQUEST_S` later.
         denial: The latest refusal, until something is granted again.
         is_down: Whether Redis went away.
     """
 
     def __init__(self, context: JobContext, limiter: Limiter, database: Database, clock: Callable[[], float]) -> None:
         self.epoch = 0
+        self.granted_at_s = 0.0
         self.denial: Denied | None = None
         self.is_down = False
         self._context = context
@@ -43,6 +47,7 @@ class Gate:
         self._results: list[SlotResult] = []
         self._size = context.sizes.optimal_size
         self._size_at_s = float("-inf")
+        self._has_room_for_pairs = _has_room_for_pairs(context)
 
     def denied_for_s(self) -> float:
         """Seconds until the limiter may be asked again."""
@@ -73,35 +78,56 @@ class Gate:
         if self.is_down or not flights:
             return []
         operation = self._context.operation
-        looks = sum(flight.most_requests - 1 for flight in flights)
+        for flight in flights:
+            flight.is_paired = self._has_room_for_pairs
+        looks, effects = sum(flight.has_look for flight in flights), sum(flight.has_effect for flight in flights)
         try:
             if operation.cost_units == operation.observe_cost_units:
-                pool = self._reserve(len(flights) + looks, operation.cost_units)
-                effects, looks_pool = pool, pool
+                effect_pool = look_pool = self._reserve(looks + effects, operation.cost_units)
             else:
-                effects = self._reserve(len(flights), operation.cost_units)
-                looks_pool = self._reserve(looks, operation.observe_cost_units) if looks and effects else []
+                # Looks first: they are the cheaper ones, and effects would leave nothing for them.
+                look_pool = self._reserve(looks, operation.observe_cost_units) if looks else []
+                is_of_use = effects and len(look_pool) >= min(looks, 1)
+                effect_pool = self._reserve(effects, operation.cost_units) if is_of_use else []
         except ServerUnavailableError:
             self.is_down = True
             return []
         admitted = []
         for flight in flights:
-            if not _seat(flight, effects, looks_pool):
+            if not _seat(flight, effect_pool, look_pool):
                 break
             admitted.append(flight)
-        left = {slot.id: slot for slot in effects + looks_pool}
+        left = {slot.id: slot for slot in effect_pool + look_pool}
         self._results += [SlotResult.unused(slot) for slot in left.values()]
+        if left and not admitted and len(flights) > 1:
+            return self.admit(flights[:1])  # what the looks of many took may do for one and its effect
         if left and len(admitted) < len(flights):
-            self._explain(flights[len(admitted)])
+            denial = self._explain(flights[len(admitted)])
+            if denial is not None and denial.reason is DenialReason.BREAKER and not admitted:
+                # A half-open breaker lets probes pass one by one: a look and its effect never fit together.
+                return self._admit_look(flights[0])
+        if not admitted and not self.denied_for_s():
+            self._denied_until_s = self._clock() + _PAUSE_S
         return admitted
 
+    def _admit_look(self, flight: Flight) -> list[Flight]:
+        """Let *flight*'s next request go alone; its effect asks for a slot of its own."""
+        flight.is_paired = False
+        operation = self._context.operation
+        cost_units = operation.observe_cost_units if flight.has_look else operation.cost_units
+        flight.slots = self._reserve(1, cost_units)
+        return [flight] if flight.slots else []
+
     def _reserve(self, want: int, cost_units: int) -> list[Slot]:
+        asked_at_s = self._clock()
         decision = self._limiter.reserve(
             self._context.scope, want=want, cost_units=cost_units, deadline_s=limits.LONGEST_REQUEST_S
         )
         if isinstance(decision, Granted):
             self.epoch = decision.epoch
+            self.granted_at_s = asked_at_s
             self.denial = None
+            self._denied_until_s = 0.0
             return list(decision.slots)
         self._deny(decision)
         return []
@@ -110,18 +136,20 @@ class Gate:
         self.denial = denial
         self._denied_until_s = self._clock() + denial.retry_after_s
 
-    def _explain(self, flight: Flight) -> None:
+    def _explain(self, flight: Flight) -> Denied | None:
         """Slots were left, yet too few for *flight*: ask when there will be enough."""
         self.settle()
+        operation = self._context.operation
+        # Where a look has another price, its effect alone is asked for: two effects would be too much.
+        want = flight.most_requests if operation.cost_units == operation.observe_cost_units else 1
         try:
-            denial = self._limiter.why(
-                self._context.scope, flight.most_requests, cost_units=self._context.operation.cost_units
-            )
+            denial = self._limiter.why(self._context.scope, want, cost_units=operation.cost_units)
         except ServerUnavailableError:
             self.is_down = True
-            return
+            return None
         if denial is not None:
             self._deny(denial)
+        return denial
 
     def note(self, answer: Answer) -> None:
         """Keep what *answer* says about its slot for the next `settle`."""
@@ -160,10 +188,20 @@ class Gate:
 
 def _seat(flight: Flight, effects: list[Slot], looks: list[Slot]) -> bool:
     """Give *flight* a slot for its look, if it makes one, and one for its effect."""
-    has_look = flight.step is not Step.APPLY
-    needed = 1 + has_look
-    available = len(effects) if effects is looks else min(len(effects), len(looks) if has_look else 1) * needed
-    if available < needed:
-        return False
-    flight.slots = ([looks.pop()] if has_look else []) + [effects.pop()]
-    return True
+    if effects is looks:
+        is_enough = len(effects) >= flight.most_requests
+    else:
+        is_enough = len(looks) >= flight.has_look and len(effects) >= flight.has_effect
+    if is_enough:
+        flight.slots = [looks.pop() for _ in range(flight.has_look)] + [effects.pop() for _ in range(flight.has_effect)]
+    return is_enough
+
+
+def _has_room_for_pairs(context: JobContext) -> bool:
+    """Whether the limits could ever grant a look and an effect together."""
+    units = context.operation.cost_units + context.operation.observe_cost_units
+    return all(
+        (level.max_concurrency or 2) >= 2
+        and all(window.limit >= (units if window.is_weighted else 2) for window in level.windows)
+        for level in context.limits.limits_for(context.scope)
+    )

@@ -16,14 +16,19 @@ from jobqueue.engine.heartbeat import Heartbeat
 from jobqueue.engine.part import HeldPart
 from jobqueue.engine.recorder import Draft
 from jobqueue.engine.tools import Tools
-from jobqueue.errors import ServerUnavailableError
+from jobqueue.errors import ServerUnavailableError, UsageError
 from jobqueue.model.pace import Leave
 from jobqueue.store import checkpoints
 
 log = structlog.get_logger("jobqueue.slice")
 
 _CLAIM_AGAIN_S = 1.0
+_MOST_CRASHES = 8
 _RECONNECT_EVERY_S = 0.2
+
+
+class PartBrokenError(UsageError):
+    """No batch is to blame, yet whoever takes the part dies: a handler's bug outside of its requests."""
 
 
 class Holding:
@@ -76,6 +81,8 @@ class Holding:
         for claim in claims:
             self._heartbeat.hold(claim.part, claim.fence, asked_at_s)
             self._report.claimed += 1
+            if claim.kind == "plan" and claim.crashes >= _MOST_CRASHES:
+                raise PartBrokenError(f"planning job {self._job_id} ended its worker {claim.crashes} times in a row.")
             if claim.kind == "plan":
                 self._plan(claim.part, claim.fence)
                 continue
@@ -88,7 +95,14 @@ class Holding:
                 clock=self._clock,
             )
             self.parts[claim.part] = part
-            for batch in part.load():
+            crashed = part.load()
+            if claim.crashes >= _MOST_CRASHES and not crashed:
+                raise PartBrokenError(
+                    f"part {claim.part} of job {self._job_id} ended its worker {claim.crashes} times in a row with no request"
+                    " under way.",
+                    remedy="Look for the traceback in the workers' logs; mend the handler, then: jobqueue retry JOB_ID",
+                )
+            for batch in crashed:
                 self._aftermath.crashed(part, batch, draft)
             if claim.was_held:
                 log.info("took over", job=self._job_id, part=claim.part, crashes=claim.crashes)

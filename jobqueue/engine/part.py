@@ -35,6 +35,13 @@ class Straggler:
     due_at_s: float
     before: State | None = None
     after: State | None = None
+    is_in_doubt: bool = False
+    tries: int = 0
+
+    @property
+    def kind(self) -> tuple[int, int, bool, bool]:
+        """Stragglers of one kind may share a batch."""
+        return (self.attempts, self.tries, self.before is None, self.is_in_doubt)
 
 
 class HeldPart:
@@ -99,9 +106,17 @@ class HeldPart:
         now_s = self.clock()
         rows = checkpoints.retries_of_part(self._database, self._job_id, self.part, count=_RETRIES_READ)
         self.stragglers = [
-            Straggler(row.item, attempts, now_s + due_in_s, row.before, row.after)
-            for row, attempts, due_in_s in rows
-            if not any(batch.covers(row.item.seq) for batch in batches)
+            Straggler(
+                waiting.row.item,
+                waiting.attempts,
+                now_s + waiting.due_in_s,
+                waiting.row.before,
+                waiting.row.after,
+                waiting.is_in_doubt,
+                waiting.tries,
+            )
+            for waiting in rows
+            if not any(batch.covers(waiting.row.item.seq) for batch in batches)
         ]
 
     def is_finished(self) -> bool:
@@ -169,7 +184,15 @@ class HeldPart:
             self.repeats.insert(0, Repeat(flight.as_waiting(flight.replaces), now_s, now_s))
         elif flight.is_retry:
             self.stragglers[:0] = [
-                Straggler(item, flight.attempt - 1, now_s, flight.before.get(item.seq), flight.after.get(item.seq))
+                Straggler(
+                    item,
+                    flight.attempt - 1,
+                    now_s,
+                    flight.before.get(item.seq),
+                    flight.after.get(item.seq),
+                    flight.is_effect_in_doubt,
+                    flight.tries,
+                )
                 for item in flight.items
             ]
         else:
@@ -189,7 +212,8 @@ class HeldPart:
     def wait_for(self, flight: Flight, item: Item, *, time_s: float) -> None:
         """The item's next attempt is due in *time_s*."""
         before, after = flight.before.get(item.seq), flight.after.get(item.seq)
-        self.stragglers.append(Straggler(item, flight.attempt, self.clock() + time_s, before, after))
+        due_at_s = self.clock() + time_s
+        self.stragglers.append(Straggler(item, flight.attempt, due_at_s, before, after, tries=flight.tries + 1))
 
     def as_flight(self, batch: UnfinishedBatch) -> Flight | None:
         """*batch* with its items read again; None when each of them has its outcome."""
@@ -214,7 +238,7 @@ class HeldPart:
             is_isolated=batch.is_isolated,
             is_effect_in_doubt=batch.has_effect,
             is_journalled=len(before) == len(rows),
-            first_sent_ago_s=batch.first_sent_ago_s + self.clock() - repeat.seen_at_s,
+            failing_for_s=batch.failing_for_s + self.clock() - repeat.seen_at_s,
             replaces=batch.no,
             before=before,
             after=after,
@@ -225,18 +249,20 @@ class HeldPart:
 
     def _retry(self, stragglers: Sequence[Straggler]) -> Flight:
         first = stragglers[0]
-        alike = [s for s in stragglers if s.attempts == first.attempts and (s.before is None) == (first.before is None)]
+        alike = [straggler for straggler in stragglers if straggler.kind == first.kind]
         alike.sort(key=lambda straggler: straggler.item.seq)
         chosen = alike[: max(1, self._handler.fits(self._operation, [straggler.item for straggler in alike]))]
         taken = {straggler.item.seq for straggler in chosen}
         self.stragglers = [straggler for straggler in self.stragglers if straggler.item.seq not in taken]
-        flight = self._flight([straggler.item for straggler in chosen], attempt=first.attempts + 1, is_retry=True)
+        flight = self._flight([straggler.item for straggler in chosen], attempt=first.attempts + 1, tries=first.tries)
+        flight.is_retry = True
+        flight.is_effect_in_doubt = first.is_in_doubt or first.before is not None
         if first.before is not None:
             # An effect was sent before: the recorded before-state stands, a new look might show our own effect.
             flight.before = {straggler.item.seq: straggler.before or {} for straggler in chosen}
             flight.after = {straggler.item.seq: straggler.after or {} for straggler in chosen}
-            flight.is_journalled = flight.is_effect_in_doubt = True
-            flight.step = self._first_step(flight)
+            flight.is_journalled = True
+        flight.step = self._first_step(flight)
         return flight
 
     def _fresh(self, size: int) -> Flight | None:
@@ -254,16 +280,16 @@ class HeldPart:
         for _ in chosen:
             self._buffer.popleft()
         self.cursor = chosen[-1].seq + 1
-        return self._flight(chosen, attempt=1, is_retry=False)
+        return self._flight(chosen, attempt=1)
 
-    def _flight(self, items: list[Item], *, attempt: int, is_retry: bool) -> Flight:
+    def _flight(self, items: list[Item], *, attempt: int, tries: int = 0) -> Flight:
         flight = Flight(
             part=self.part,
             no=self.next_no(),
             items=items,
-            idempotency_key=idempotency_key(self._job_id, [item.seq for item in items], attempt),
+            idempotency_key=idempotency_key(self._job_id, [item.seq for item in items], attempt, tries),
             attempt=attempt,
-            is_retry=is_retry,
+            tries=tries,
         )
         flight.step = self._first_step(flight)
         return flight

@@ -65,7 +65,7 @@ class Draft:
             "crashes": flight.crashes,
             "is_isolated": flight.is_isolated,
             "has_effect": flight.is_effect_in_doubt or flight.step.value == "apply",
-            "first_sent_ago_s": flight.first_sent_ago_s,
+            "failing_for_s": flight.failing_for_s,
             "deadline_s": deadline_s,
         }
         self.record.opened.append(row)
@@ -77,6 +77,11 @@ class Draft:
         self._touch(flight.part)
         self.turned.append(flight)
         self.record.turned.append({"part": flight.part, "no": flight.no, "deadline_s": deadline_s})
+        self.journal(flight, journal)
+
+    def journal(self, flight: Flight, journal: Iterable[tuple[Item, State, State]]) -> None:
+        """Before- and after-states of items whose effect will be sent."""
+        self._touch(flight.part)
         for item, before, after in journal:
             self.record.journal.append(
                 {"part": flight.part, "seq": item.seq, "batch_no": flight.no, "before": before, "after": after}
@@ -109,6 +114,7 @@ class Draft:
                 "status": status,
                 "due_in_s": due_in_s,
                 "failures": flight.failures if flight else 0,
+                "failing_for_s": flight.failing_for_s if flight else 0.0,
                 "requests": requests,
                 "has_effect": flight.is_effect_in_doubt if flight else False,
                 "carry": flight.carry if flight and status == "waiting" else None,
@@ -126,7 +132,9 @@ class Draft:
                 part=flight.part,
                 no=no,
                 items=items,
-                idempotency_key=idempotency_key(self._job_id, [item.seq for item in items], flight.attempt),
+                idempotency_key=idempotency_key(
+                    self._job_id, [item.seq for item in items], flight.attempt, flight.tries
+                ),
                 attempt=flight.attempt,
                 failures=flight.failures,
                 is_isolated=is_isolated,

@@ -10,6 +10,7 @@ import structlog
 from jobqueue.engine import registry
 from jobqueue.engine.context import JobContext, as_request
 from jobqueue.handler import UndoItem
+from jobqueue.model.job import TERMINAL
 from jobqueue.model.parting import part_ranges, part_size
 from jobqueue.store import due, jobs, rollbacks
 from jobqueue.store.database import Database
@@ -41,6 +42,8 @@ def plan(database: Database, context: JobContext, *, part: int, fence: int) -> f
     expected = sum(rollbacks.undo_counts(database, source_id)[1:])
     size = part_size(expected, optimal_size=context.sizes.optimal_size, is_ordered=context.operation.is_ordered)
     with Database(database.url, name="jobqueue-plan") as reader, database.transaction():
+        if jobs.hold_state(database, source_id) not in TERMINAL:
+            return _ASK_AGAIN_S
         entries = rollbacks.journal_backwards(reader, source_id)
         rows = _Rows(handler.plan_undo(operation, provider, entries), None if context.operation.is_ordered else size)
         jobs.copy_items(database, context.job.id, rows)

@@ -29,6 +29,7 @@ from jobqueue.model.job import JobStatus
 from jobqueue.model.pace import ClaimMore, Leave, Send, Snapshot, Wait, next_action
 from jobqueue.model.worker import LEASE_MARGIN_S
 from jobqueue.store import checkpoints
+from jobqueue.store.limits import LONGEST_REQUEST_S
 
 log = structlog.get_logger("jobqueue.slice")
 
@@ -107,8 +108,9 @@ class Slice:
             case Wait(for_s=for_s):
                 self._wait(for_s)
             case Leave():
-                self._commit()
-                return action
+                if self._draft.is_empty:
+                    return action
+                self._commit()  # and look again: parts that end by it make room for others
         return None
 
     # --- looking ---
@@ -171,10 +173,10 @@ class Slice:
         for flight in admitted:
             part = self._holding.parts[flight.part]
             part.in_flight += 1
-            looks = flight.most_requests - 1
+            flight.granted_at_s = self._gate.granted_at_s
             self._draft.open(
                 flight,
-                cost_units=operation.cost_units + looks * operation.observe_cost_units,
+                cost_units=flight.has_effect * operation.cost_units + flight.has_look * operation.observe_cost_units,
                 requests=flight.most_requests,
                 deadline_s=operation.deadline_s * flight.most_requests,
                 cursor=part.cursor,
@@ -229,6 +231,12 @@ class Slice:
         if self._heartbeat.remaining_s(flight.part) < operation.deadline_s + LEASE_MARGIN_S:
             self._holding.lose(flight.part)
             self._gate.give_back(flight)
+            return
+        if self._clock() + operation.deadline_s > flight.granted_at_s + LONGEST_REQUEST_S:
+            # The commit took so long that the slot could end before the request does: ask for another one.
+            self._gate.give_back(flight)
+            self._holding.parts[flight.part].in_flight -= 1
+            self._aftermath.postpone(self._holding.parts[flight.part], flight, self._draft)
             return
         self._flights[id(flight)] = self._holding.parts[flight.part]
         self._alone = flight if flight.is_isolated else self._alone

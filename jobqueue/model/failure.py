@@ -31,7 +31,7 @@ class Facts:
     Attributes:
         item_count: Its items.
         failures: Outages and bugs before this one.
-        first_sent_ago_s: Since the batch was first sent.
+        failing_for_s: Since the first of them; waiting for quota or for a person ends the count.
         is_effect: Whether the request was the effect, not a look.
         is_idempotent: Whether repeating it is harmless.
         is_in_doubt: Whether an earlier send of the batch may have taken effect.
@@ -39,7 +39,7 @@ class Facts:
 
     item_count: int
     failures: int
-    first_sent_ago_s: float
+    failing_for_s: float
     is_effect: bool
     is_idempotent: bool
     is_in_doubt: bool = False
@@ -64,15 +64,23 @@ class RepeatLater:
 
 @dataclass(frozen=True, slots=True)
 class SplitBatch:
-    """Send it in two halves."""
+    """Send it in two halves; *is_in_doubt* when the effect may have taken place."""
+
+    is_in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FailItems:
-    """Its items end here; *is_unconfirmed* when the effect may have taken place."""
+    """Its items end here.
+
+    Attributes:
+        is_unconfirmed: Whether the effect took place cannot be known, and repeating it would harm.
+        is_effect_possible: Whether it may have taken place: then the journal stays, for a rollback to look.
+    """
 
     error: ItemError
     is_unconfirmed: bool = False
+    is_effect_possible: bool = False
 
 
 Consequence = RepeatLater | SplitBatch | FailItems
@@ -85,8 +93,8 @@ def consequence(error: BaseException, facts: Facts, config: WorkerConfig, random
             return RepeatLater(0.0, is_failure=False, is_in_doubt=False)
         case AuthorizationExpired():
             return RepeatLater(0.0, is_failure=False, is_in_doubt=False, pause_reason=f"needs_authorization: {error}")
-        case ProviderUnavailable(is_size_caused=True) if facts.item_count > 1:
-            return SplitBatch()
+        case ProviderUnavailable(is_size_caused=True, was_sent=was_sent) if facts.item_count > 1:
+            return SplitBatch(is_in_doubt=was_sent and facts.is_effect)
         case ProviderUnavailable(was_sent=was_sent):
             return _outage(error, facts, config, random, is_in_doubt=was_sent and facts.is_effect)
         case OutcomeUnknown():
@@ -94,9 +102,9 @@ def consequence(error: BaseException, facts: Facts, config: WorkerConfig, random
         case BatchRejected() | ItemRejected() if facts.item_count > 1:
             return SplitBatch()
         case ItemRejected(code=code):
-            return FailItems(ItemError(code, str(error)))
+            return FailItems(ItemError(code, str(error)), is_effect_possible=facts.is_in_doubt)
         case BatchRejected():
-            return FailItems(ItemError("rejected", str(error)))
+            return FailItems(ItemError("rejected", str(error)), is_effect_possible=facts.is_in_doubt)
         case _:
             return _bug(error, facts, config, random)
 
@@ -104,11 +112,11 @@ def consequence(error: BaseException, facts: Facts, config: WorkerConfig, random
 def _outage(
     error: BaseException, facts: Facts, config: WorkerConfig, random: Random, *, is_in_doubt: bool
 ) -> Consequence:
-    if facts.first_sent_ago_s > config.outage_budget_s:
+    if facts.failures and facts.failing_for_s > config.outage_budget_s:
         is_in_doubt = is_in_doubt or facts.is_in_doubt
         words = f"the provider was out for more than {config.outage_budget_s:.0f} s: {error}"
         code = "unconfirmed" if is_in_doubt else "provider_unavailable"
-        return FailItems(ItemError(code, words), is_unconfirmed=is_in_doubt)
+        return FailItems(ItemError(code, words), is_unconfirmed=is_in_doubt, is_effect_possible=is_in_doubt)
     due_in_s = config.outage.delay_s(facts.failures + 1, random) or config.outage.cap_s
     return RepeatLater(due_in_s, is_failure=True, is_in_doubt=is_in_doubt)
 
@@ -118,9 +126,10 @@ def _bug(error: BaseException, facts: Facts, config: WorkerConfig, random: Rando
         delay_s = config.outage.delay_s(facts.failures + 1, random) or config.outage.cap_s
         return RepeatLater(delay_s, is_failure=True, is_in_doubt=facts.is_effect)
     if facts.item_count > 1:
-        return SplitBatch()
+        return SplitBatch(is_in_doubt=facts.is_effect)
     # Frames name files and lines; local values, which may hold a secret, are not part of them.
     frames = "".join(traceback.format_tb(error.__traceback__)).splitlines()[-_TRACEBACK_LINES:]
     words = f"{type(error).__name__}: {error}\n" + "\n".join(frames)
-    is_unconfirmed = (facts.is_effect or facts.is_in_doubt) and not facts.is_idempotent
-    return FailItems(ItemError("handler_error", words), is_unconfirmed=is_unconfirmed)
+    is_possible = facts.is_effect or facts.is_in_doubt
+    is_unconfirmed = is_possible and not facts.is_idempotent
+    return FailItems(ItemError("handler_error", words), is_unconfirmed=is_unconfirmed, is_effect_possible=is_possible)

@@ -68,7 +68,7 @@ class UnfinishedBatch:
     crashes: int
     is_isolated: bool
     has_effect: bool
-    first_sent_ago_s: float
+    failing_for_s: float
     due_in_s: float
     carry: Mapping[str, Any] | None = None
 
@@ -224,12 +224,36 @@ def items_from(database: Database, job_id: int, part: int, seq: int, *, count: i
     return [_item(row) for row in rows]
 
 
-def retries_of_part(
-    database: Database, job_id: int, part: int, *, count: int
-) -> list[tuple[JournalledItem, int, float]]:
-    """Stragglers: item, attempts used, seconds until it is due."""
+@dataclass(frozen=True, slots=True)
+class WaitingItem:
+    """An item that waits for another attempt.
+
+    Attributes:
+        attempts: Attempts used of this round; a person's retry starts a new one.
+        tries: Times it was tried in all.
+        is_in_doubt: Whether an earlier try may have taken effect.
+    """
+
+    row: JournalledItem
+    attempts: int
+    tries: int
+    is_in_doubt: bool
+    due_in_s: float
+
+
+def retries_of_part(database: Database, job_id: int, part: int, *, count: int) -> list[WaitingItem]:
+    """Up to *count* stragglers, the earliest due first."""
     rows = database.rows("retries_of_part", {"job_id": job_id, "part": part, "count": count})
-    return [(JournalledItem(_item(row), row["before"], row["after"]), row["attempts"], row["due_in_s"]) for row in rows]
+    return [
+        WaitingItem(
+            JournalledItem(_item(row), row["before"], row["after"]),
+            row["attempts"],
+            row["tries"],
+            row["is_in_doubt"],
+            row["due_in_s"],
+        )
+        for row in rows
+    ]
 
 
 def _item(row: Mapping[str, Any]) -> Item:

@@ -250,6 +250,18 @@ def _stored_status(database: Database, job_id: int) -> JobStatus:
     return JobStatus.RUNNING if status is JobStatus.PARKED else status
 
 
+def active_rollback(database: Database, job_id: int) -> int | None:
+    """The job that is rolling *job_id* back, if any."""
+    row = database.row("active_rollback", {"job_id": job_id})
+    return None if row is None else int(row["id"])
+
+
+def hold_state(database: Database, job_id: int) -> JobStatus | None:
+    """The job's stored state, kept as it is until the surrounding transaction ends; None when the job is gone."""
+    row = database.row("hold_job", {"job_id": job_id})
+    return None if row is None else JobStatus(row["state"])
+
+
 def finish(database: Database, job_id: int) -> JobStatus | None:
     """End the job if its last part has ended; its new state, or None."""
     with database.transaction():

@@ -25,6 +25,8 @@ STATIC = {
     "types": ("mypy",),
     "import contracts": ("lint-imports",),
 }
+# Most tests wait for servers, not for a processor; the files of one worker share its servers.
+SPREAD = ("-n", "3", "--dist", "loadfile")
 # Per cent of lines and branches that the tests must exceed.
 FLOORS = {
     "coverage in all": ("", 85.0),
@@ -119,7 +121,7 @@ def _tests(environment: dict[str, str]) -> list[Result]:
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         report = Path(place) / "tests.xml"
-        command = [*coverage, "run", "-m", "pytest", "--durations=5", f"--junit-xml={report}"]
+        command = [*coverage, "run", "-m", "pytest", *SPREAD, "--durations=5", f"--junit-xml={report}"]
         code = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
         remark = _counts(report)
     tests = Result("tests", code == 0, time.monotonic() - started_s, remark, f"pytest ended with code {code}: {remark}")
@@ -166,4 +168,7 @@ def _wheel(environment: dict[str, str]) -> list[Result]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -29,6 +29,8 @@ ABSENT = 5
 # Requests to remove tracks that must have arrived before the kill.
 KILL_AFTER = 10
 ENQUEUE = ROOT / "scripts" / "enqueue.py"
+# A demo has its own servers and settings, whatever the shell says.
+FOREIGN = ("JOBQUEUE_", "RQ_", "REDIS_URL", "DATABASE_URL")
 
 
 def main() -> int:
@@ -39,8 +41,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     parser.add_argument("--verbose", action="store_true", help="write the processes' lines here, not into files")
     arguments = parser.parse_args()
-    # A demo has its own servers, whatever the shell says.
-    for name in [name for name in os.environ if name.startswith(("JOBQUEUE_", "RQ_")) or name in _ADDRESSES]:
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -63,9 +64,6 @@ def main() -> int:
         print(f"\nError: {error}\n  What the processes wrote is in {PLACE / 'logs'}.", file=sys.stderr)
         return 2
     return 1 if tell.has_failed else 0
-
-
-_ADDRESSES = ("REDIS_URL", "DATABASE_URL")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -99,7 +99,7 @@ def prove_restored(tell: Teller, sandbox: SandboxProcess, before: State) -> None
     dates = {track["id"]: track["added_at"] for track in before["tracks"]}
     new_dates = sum(dates.get(track["id"]) != track["added_at"] for track in after["tracks"])
     if new_dates:
-        tell.remark(f"({new_dates} tracks are back with today's date: Spotify's call takes none)", "dim")
+        tell.remark(f"({new_dates} tracks are back with today's date: Spotify's current call takes none)", "dim")
 
 
 def write_blocklist(file: Path, keys: list[str]) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import redis
 from memory import MB, Memory
 from rq import Queue
@@ -23,6 +24,9 @@ from jobqueue.model.job import JobRequest
 from jobqueue.settings import Settings
 
 POLL_S = 0.25
+FEWEST_READINGS = 10
+# The middle of a job may be somewhat faster than its whole; more than this is a mistake in the measurement.
+DISAGREEMENT = 1.25
 SMALL_ITEMS = 100
 SMALL_TIMES = 60
 WORKERS = ("worker1", "worker2")
@@ -34,7 +38,7 @@ PLAIN_TASK = "operator.not_"
 def processes(settings: Settings, place: Path) -> Supervisor:
     """Two literal workers and the scheduler, their lines thrown away."""
     environment = settings.child_environment()
-    commands = {name: ("rq", "worker", "high", "default", "low") for name in WORKERS}
+    commands: dict[str, tuple[str, ...]] = dict.fromkeys(WORKERS, ("rq", "worker", "high", "default", "low"))
     commands["scheduler"] = ("jobqueue", "scheduler")
     specs = [ProcessSpec(name=name, argv=argv, env=environment, cwd=place) for name, argv in commands.items()]
     return Supervisor(specs, on_line=lambda name, line: None, grace_s=10.0)
@@ -53,7 +57,7 @@ def submit_small(settings: Settings) -> float:
 
 
 def submit_large(settings: Settings, place: Path, items: int) -> tuple[int, float, float]:
-    """Submit a CSV file by the command line; the job's id, seconds from its start to its end, and its peak RSS in MB."""
+    """Submit a CSV file by the command line; the job's id, the seconds that took, and the command's peak RSS in MB."""
     file = place / "items.csv"
     with file.open("w") as stream:
         stream.write("item\n")
@@ -80,22 +84,50 @@ def submit_large(settings: Settings, place: Path, items: int) -> tuple[int, floa
 
 
 def work(settings: Settings, supervisor: Supervisor, job_id: int) -> dict[str, float]:
-    """Let the workers finish a submitted job: items/s from its first claim to its end, and the processes' memory."""
+    """Let the workers finish a submitted job: items/s from its first claim to its end, and the processes' memory.
+
+    The job's own times are the database's wall clock; the pace between 10 % and 90 % by our monotonic clock must agree.
+    """
     shares = [0.0]
+    seen: list[tuple[float, int]] = []
     with JobQueue(settings) as queue, Memory(pids=supervisor.pids, share=lambda: shares[-1]) as memory:
         while not (progress := queue.get_job_status(job_id)).job.status.is_terminal:
             shares.append(progress.done / progress.total)
+            seen.append((time.monotonic(), progress.done))
             time.sleep(POLL_S)
-        queue_job = progress.job
-    if progress.succeeded != progress.total or queue_job.started_at is None or queue_job.finished_at is None:
-        sys.exit(f"the job did not succeed: {progress.as_dict()}")
-    took_s = (queue_job.finished_at - queue_job.started_at).total_seconds()
-    return {
-        "items_per_s": progress.total / took_s,
+    job = progress.job
+    with psycopg.connect(settings.database_url) as connection:
+        counts = connection.execute(
+            "SELECT (SELECT count(*) FROM item_outcomes WHERE job_id = %(job)s AND status = 'succeeded'),"
+            " (SELECT count(*) FROM batches WHERE job_id = %(job)s)",
+            {"job": job_id},
+        ).fetchone()
+    if counts is None or counts[0] != progress.total or job.started_at is None or job.finished_at is None:
+        sys.exit(f"the job did not succeed: {counts} of {progress.as_dict()}")
+    by_client = _pace(seen, progress.total)
+    figures = {
+        "items_per_s": progress.total / (job.finished_at - job.started_at).total_seconds(),
+        "items_a_batch": progress.total / counts[1],
         "worker_rss_mb": memory.worker_peak / MB,
         "horse_rss_mb": memory.horse_peak / MB,
-        "horse_growth_mb": memory.growth() / MB,
     }
+    if by_client is not None:
+        if not 1 / DISAGREEMENT < by_client / figures["items_per_s"] < DISAGREEMENT:
+            sys.exit(
+                f"two clocks disagree: {figures['items_per_s']:,.0f} items/s by the database, {by_client:,.0f} by ours"
+            )
+        figures["items_per_s_by_client"] = by_client
+    growth = memory.growth()
+    return figures if growth is None else figures | {"horse_growth_mb": growth / MB}
+
+
+def _pace(seen: list[tuple[float, int]], total: int) -> float | None:
+    """Items/s between the readings nearest to 10 % and 90 %; None for a job too short to tell."""
+    middle = [reading for reading in seen if 0.1 * total <= reading[1] <= 0.9 * total]
+    if len(middle) < FEWEST_READINGS:
+        return None
+    (first_s, first), (last_s, last) = middle[0], middle[-1]
+    return (last - first) / (last_s - first_s)
 
 
 def as_items(settings: Settings, count: int) -> float:

@@ -58,12 +58,13 @@ class Memory(threading.Thread):
                 self.horse_peak = max(self.horse_peak, largest)
                 self.samples.append((self.share(), largest))
 
-    def growth(self) -> float:
-        """How much larger the largest horse was around 90 % of the job than around 10 %, in bytes."""
+    def growth(self) -> float | None:
+        """How much larger the largest horse was around 90 % of the job than around 10 %, in bytes.
 
-        def peak(low: float, high: float) -> int:
-            return max((rss for share, rss in self.samples if low <= share <= high), default=0)
-
-        return peak(0.80, 0.90) - peak(0.10, 0.20)
+        None for a job too short to have been sampled there.
+        """
+        early = [rss for share, rss in self.samples if 0.10 <= share <= 0.20]
+        late = [rss for share, rss in self.samples if 0.80 <= share <= 0.90]
+        return max(late) - max(early) if early and late else None
 
     __hash__ = threading.Thread.__hash__

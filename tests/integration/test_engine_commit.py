@@ -105,14 +105,19 @@ def proxy(url: str) -> Iterator[Proxy]:
 
 
 def commit_through(
-    proxy: Proxy, database: Database, cut: str, *, then: Callable[[int], None] = lambda job_id: None, wait_s: float = 5.0
+    proxy: Proxy,
+    database: Database,
+    cut: str,
+    *,
+    then: Callable[[int], None] = lambda job_id: None,
+    wait_s: float = 5.0,
 ) -> tuple[int, Recorded]:
     """Record six outcomes and the next intent through *proxy*, which cuts; the job and what the recorder was told."""
     job_id = new_job(database, 10)
     claim = claim_all(database, job_id)[0]
     epoch = one(database, "SELECT epoch FROM limiter_epochs WHERE provider = 'noop'")
     with Database(proxy.url) as through:
-        assert through.connection
+        assert not through.connection.closed
         draft = Draft(job_id)
         done = Flight(0, 1, [Item(n, f"item-{n}") for n in range(6)], "key-1")
         following = Flight(0, 2, [Item(n, f"item-{n}") for n in range(6, 8)], "key-2")
@@ -133,7 +138,7 @@ def test_a_record_whose_connection_is_cut_is_written_exactly_once(proxy: Proxy, 
     job_id, recorded = commit_through(proxy, database, cut)
 
     assert (proxy.cuts, proxy.connections) == (1, 2)
-    assert (recorded.held, recorded.is_epoch_current, recorded.state) == ({0}, True, "running")
+    assert (recorded.held, recorded.is_epoch_current, recorded.state) == (frozenset({0}), True, "running")
     found = contents(database, job_id)
     assert [o["seq"] for o in found["item_outcomes"]] == [0, 1, 2, 3, 4, 5]
     assert [b["no"] for b in found["batches"]] == [2]
@@ -142,9 +147,7 @@ def test_a_record_whose_connection_is_cut_is_written_exactly_once(proxy: Proxy, 
 
 
 @pytest.mark.parametrize("cut", ["answer", "request"])
-def test_a_cut_record_of_a_part_that_was_taken_over_is_told_as_lost(
-    proxy: Proxy, database: Database, cut: str
-) -> None:
+def test_a_cut_record_of_a_part_that_was_taken_over_is_told_as_lost(proxy: Proxy, database: Database, cut: str) -> None:
     """The successor claimed before the record: nothing is written, now or at the second try."""
 
     def take_over(job_id: int) -> None:
@@ -163,7 +166,7 @@ def test_a_record_that_landed_without_its_intents_says_so(proxy: Proxy, database
         database.rows("begin_epoch", {"provider": "noop", "run_id": "another"})
 
     job_id, recorded = commit_through(proxy, database, "answer", then=rebuild)
-    assert (recorded.held, recorded.is_epoch_current) == ({0}, False)
+    assert (recorded.held, recorded.is_epoch_current) == (frozenset({0}), False)
     assert checkpoint(database, job_id)["succeeded"] == 6
     assert not checkpoints.batch_exists(database, job_id, 0, 2)
 

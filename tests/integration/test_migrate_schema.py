@@ -39,7 +39,9 @@ def test_every_query_file_fits_the_migrated_schema(database: Database) -> None:
 
 
 def _listed(database: Database, constraint: str) -> set[str]:
-    definition = one(database, "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %(n)s", {"n": constraint})
+    definition = one(
+        database, "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %(n)s", {"n": constraint}
+    )
     return set(re.findall(r"'([a-z_]+)'::text", definition))
 
 
@@ -56,7 +58,9 @@ def test_the_states_of_the_schema_are_those_of_the_model(database: Database) -> 
 
 def test_the_partial_indexes_cover_exactly_the_active_states(database: Database) -> None:
     """A unique job blocks its equal while it is active, and no longer."""
-    rows = sql(database, "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'jobs' AND indexdef LIKE '%%state%%'")
+    rows = sql(
+        database, "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'jobs' AND indexdef LIKE '%%state%%'"
+    )
     assert {row["indexname"] for row in rows} == {
         "jobs_payload_digest_unique_idx", "jobs_payload_digest_active_idx", "jobs_active_idx",
     }  # fmt: skip
@@ -71,7 +75,11 @@ def test_a_terminal_state_and_an_end_time_go_together(database: Database, state:
     wrong = "NULL" if state.is_terminal else "now()"
     right = "now()" if state.is_terminal else "NULL"
     with pytest.raises(psycopg.errors.CheckViolation, match="jobs_finished_when_terminal"):
-        sql(database, f"UPDATE jobs SET state = %(s)s, finished_at = {wrong} WHERE id = %(j)s", {"s": state, "j": job_id})
+        sql(
+            database,
+            f"UPDATE jobs SET state = %(s)s, finished_at = {wrong} WHERE id = %(j)s",
+            {"s": state, "j": job_id},
+        )
     sql(database, f"UPDATE jobs SET state = %(s)s, finished_at = {right} WHERE id = %(j)s", {"s": state, "j": job_id})
 
 

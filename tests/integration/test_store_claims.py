@@ -49,7 +49,7 @@ def test_twenty_workers_at_once_never_take_one_part_twice(url: str, database: Da
     def work(number: int) -> list[tuple[int, int]]:
         taken = []
         with Database(url) as own:
-            assert own.connection
+            assert not own.connection.closed
             gate.wait(30)
             while found := checkpoints.claim(own, job_id, holder(f"w{number}"), count=1, lease_s=20):
                 taken += [(claim.part, claim.fence) for claim in found]

@@ -19,7 +19,8 @@ from jobqueue.errors import (
     NotFoundError,
 )
 from jobqueue.local import LocalStack
-from jobqueue.model.job import TRANSITIONS, JobEvent, JobStatus, Priority
+from jobqueue.model.job import TRANSITIONS, JobEvent, JobRequest, JobStatus, Priority
+from jobqueue.model.parting import PartRange
 from jobqueue.store import due, jobs
 from jobqueue.store.database import Database
 
@@ -38,7 +39,9 @@ def database(url: str) -> Iterator[Database]:
 
 def test_a_job_is_stored_with_its_parts_and_items(database: Database) -> None:
     """Every item is in the part its position says, every part is due at once, and the job reads back as it was given."""
-    job_id = new_job(database, 10, part_size=4, account="me", priority=Priority.HIGH, options={"a": [1]}, max_run_s=60.0)
+    job_id = new_job(
+        database, 10, part_size=4, account="me", priority=Priority.HIGH, options={"a": [1]}, max_run_s=60.0
+    )
 
     job = jobs.get(database, job_id)
     assert (job.status, job.item_count, job.account, job.priority) == (JobStatus.QUEUED, 10, "me", Priority.HIGH)
@@ -57,12 +60,14 @@ def test_a_job_is_stored_with_its_parts_and_items(database: Database) -> None:
     assert items[2]["payload"] is None
 
 
-@pytest.mark.parametrize("key", ["tab\there", "line\nbreak", "back\\slash", "carriage\rreturn", "ünïcödé 🎵", "\\N", "\\."])
+@pytest.mark.parametrize(
+    "key", ["tab\there", "line\nbreak", "back\\slash", "carriage\rreturn", "ünïcödé 🎵", "\\N", "\\."]
+)
 def test_any_text_survives_copy(database: Database, key: str) -> None:
     """What COPY would take for syntax arrives as it was, as key and within a payload."""
-    request = jobs.JobRequest(type="noop", provider="noop")
+    request = JobRequest(type="noop", provider="noop")
     row = b"0\t0\t" + jobs.copy_fields(key, {"text": key})
-    job_id, _ = jobs.create(database, jobs.NewJob(request, "d", 1), [jobs.PartRange(0, 0, 0)], [row])
+    job_id, _ = jobs.create(database, jobs.NewJob(request, "d", 1), [PartRange(0, 0, 0)], [row])
     (item,) = jobs.items_page(database, job_id)
     assert item["key"] == key
     assert item["payload"] == {"text": key}
@@ -76,9 +81,9 @@ def test_a_job_whose_items_cannot_be_read_leaves_nothing_behind(database: Databa
         yield b"0\t0\t" + jobs.copy_fields("fine", {})
         raise OSError("the file is gone")
 
-    request = jobs.JobRequest(type="noop", provider="noop")
+    request = JobRequest(type="noop", provider="noop")
     with pytest.raises(OSError, match="the file is gone"):
-        jobs.create(database, jobs.NewJob(request, "d", 2), [jobs.PartRange(0, 0, 1)], rows())
+        jobs.create(database, jobs.NewJob(request, "d", 2), [PartRange(0, 0, 1)], rows())
     assert one(database, "SELECT count(*) FROM jobs") == before
 
 
@@ -105,7 +110,7 @@ def _at_once(url: str, count: int, **request: object) -> list[object]:
 
     def submit(_: int) -> object:
         with Database(url) as database:
-            assert database.connection
+            assert not database.connection.closed
             gate.wait(30)
             try:
                 return create(database, 3, **request)  # type: ignore[arg-type]

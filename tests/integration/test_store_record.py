@@ -134,7 +134,9 @@ def test_of_two_parts_only_the_one_still_held_is_written(database: Database, epo
     assert checkpoint(database, job_id, 0)["succeeded"] == 0
 
 
-def test_a_claim_in_mid_record_and_a_record_in_mid_claim_never_both_win(url: str, database: Database, epoch: int) -> None:
+def test_a_claim_in_mid_record_and_a_record_in_mid_claim_never_both_win(
+    url: str, database: Database, epoch: int
+) -> None:
     """Twenty rounds of both at once: a record is written whole under the old fence or not at all."""
     gate = threading.Barrier(2)
     job_ids = [new_job(database, 2) for _ in range(20)]
@@ -152,7 +154,7 @@ def test_a_claim_in_mid_record_and_a_record_in_mid_claim_never_both_win(url: str
 
     def race(work: Any) -> list[bool]:
         with Database(url) as own:
-            assert own.connection
+            assert not own.connection.closed
             found = []
             for job_id in job_ids:
                 gate.wait(30)
@@ -178,7 +180,7 @@ def test_under_an_old_epoch_outcomes_are_kept_and_intents_are_not(database: Data
     )
     recorded = write(database, job_id, record, epoch=epoch)
 
-    assert (recorded.held, recorded.is_epoch_current, recorded.epoch) == ({0}, False, newer)
+    assert (recorded.held, recorded.is_epoch_current, recorded.epoch) == (frozenset({0}), False, newer)
     part = checkpoint(database, job_id)
     assert (part["cursor"], part["succeeded"]) == (5, 4)
     assert {b["no"]: b["status"] for b in contents(database, job_id)["batches"]} == {1: "recorded", 5: "observing"}
@@ -200,7 +202,9 @@ def test_the_journal_keeps_the_first_before_state(database: Database, epoch: int
 def test_effects_are_numbered_in_the_order_of_their_journal(database: Database, epoch: int) -> None:
     """Within one record by batch and position, so that a rollback can go backwards."""
     job_id, claim = started_job(database, epoch)
-    journal = [{"part": 0, "seq": seq, "batch_no": no, "before": {}, "after": {}} for no, seq in ((2, 6), (1, 1), (1, 0))]
+    journal = [
+        {"part": 0, "seq": seq, "batch_no": no, "before": {}, "after": {}} for no, seq in ((2, 6), (1, 1), (1, 0))
+    ]
     write(database, job_id, Record(parts=[part_row(0, claim.fence)], journal=journal))
     rows = sql(database, "SELECT seq FROM item_journal WHERE job_id = %(j)s ORDER BY effect_seq", {"j": job_id})
     assert [row["seq"] for row in rows] == [0, 1, 6]
@@ -224,11 +228,9 @@ def test_an_items_history_grows_with_its_retries_and_ends_up_in_its_dead_letter(
     for attempt in (1, 2):
         retry = {"part": 0, "seq": 7, "attempts": attempt, "due_in_s": 9.0, "event": {"code": f"busy-{attempt}"}}
         write(database, job_id, Record(parts=parts, retries=[retry]))
-    (straggler,) = (
-        r for r in checkpoints.retries_of_part(database, job_id, 0, count=10) if r[0].item.seq == 7
-    )
-    assert (straggler[0].item.key, straggler[1]) == ("item-7", 2)
-    assert 8 < straggler[2] <= 9
+    (waiting,) = (w for w in checkpoints.retries_of_part(database, job_id, 0, count=10) if w.row.item.seq == 7)
+    assert (waiting.row.item.key, waiting.attempts, waiting.tries, waiting.is_in_doubt) == ("item-7", 2, 2, False)
+    assert 8 < waiting.due_in_s <= 9
 
     single, letter = failed_rows(0, 7)
     write(database, job_id, Record(parts=parts, singles=[single], dead=[letter]))
@@ -236,14 +238,22 @@ def test_an_items_history_grows_with_its_retries_and_ends_up_in_its_dead_letter(
     (found,) = dead_letters.list_letters(database, job_id=job_id)
     assert [event["code"] for event in found["history"]] == ["busy-1", "busy-2", "refused"]
     assert (found["key"], found["payload"], found["reason"]) == ("item-7", {"n": 7}, "refused 7")
-    assert [r[0].item.seq for r in checkpoints.retries_of_part(database, job_id, 0, count=10)] == [1]
+    assert [w.row.item.seq for w in checkpoints.retries_of_part(database, job_id, 0, count=10)] == [1]
 
 
 @pytest.mark.parametrize(
     ("text", "stored"),
-    [("a\0b", "a\ufffdb"), ("lone \ud83d", "lone \ufffd"), ("\udfb5 low", "\ufffd low"), ("\\u0000 \\\0", "\\u0000 \\\ufffd"), ("🎵", "🎵")],
+    [
+        ("a\0b", "a\ufffdb"),
+        ("lone \ud83d", "lone \ufffd"),
+        ("\udfb5 low", "\ufffd low"),
+        ("\\u0000 \\\0", "\\u0000 \\\ufffd"),
+        ("🎵", "🎵"),
+    ],
 )
-def test_text_that_postgres_cannot_hold_is_kept_readable(database: Database, epoch: int, text: str, stored: str) -> None:
+def test_text_that_postgres_cannot_hold_is_kept_readable(
+    database: Database, epoch: int, text: str, stored: str
+) -> None:
     """A provider's NUL or half a surrogate pair becomes a replacement character; the record is not lost for it."""
     job_id, claim = started_job(database, epoch)
     single = {"part": 0, "seq": 0, "status": "succeeded", "attempts": 1, "result": {text: [text]}, "error": None}
@@ -259,19 +269,40 @@ def test_a_batch_is_read_back_as_it_was_sent(database: Database, epoch: int) -> 
     job_id, claim = started_job(database, epoch)
     parts = [part_row(0, claim.fence, has_intents=True, cursor=9)]
     opened = opened_row(
-        0, 2, 5, 8, seqs=[5, 6, 8], item_count=3, attempt=2, failures=3, crashes=1, is_isolated=True, first_sent_ago_s=60.0
+        0,
+        2,
+        5,
+        8,
+        seqs=[5, 6, 8],
+        item_count=3,
+        attempt=2,
+        failures=3,
+        crashes=1,
+        is_isolated=True,
+        failing_for_s=60.0,
     )
     journal = [{"part": 0, "seq": 8, "batch_no": 2, "before": {"saved": True}, "after": {"saved": False}}]
-    write(database, job_id, Record(parts=parts, opened=[opened], journal=journal, ranges=[range_row(0, 5, 5)]), epoch=epoch)
+    write(
+        database,
+        job_id,
+        Record(parts=parts, opened=[opened], journal=journal, ranges=[range_row(0, 5, 5)]),
+        epoch=epoch,
+    )
     closed = closed_row(0, 1, "waiting", due_in_s=5.0, failures=2, has_effect=True, carry={"page": 3}, error="silence")
     write(database, job_id, Record(parts=[part_row(0, claim.fence)], closed=[closed]))
 
     first, second, _ = checkpoints.unfinished_batches(database, job_id, 0)
-    assert (first.no, first.status, first.failures, first.has_effect, first.carry) == (1, "waiting", 2, True, {"page": 3})
+    assert (first.no, first.status, first.failures, first.has_effect, first.carry) == (
+        1,
+        "waiting",
+        2,
+        True,
+        {"page": 3},
+    )
     assert 4 < first.due_in_s <= 5
     assert (second.no, second.seqs, second.attempt, second.failures, second.crashes) == (2, (5, 6, 8), 2, 3, 1)
     assert second.is_isolated
-    assert 60 <= second.first_sent_ago_s < 70
+    assert 60 <= second.failing_for_s < 70
     items = checkpoints.items_of_batch(database, job_id, 0, second)
     assert [(i.item.seq, i.before, i.after) for i in items] == [
         (6, None, None), (8, {"saved": True}, {"saved": False}),

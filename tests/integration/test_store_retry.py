@@ -205,7 +205,7 @@ def test_cleanup_removes_everything_of_an_expired_job_but_its_waiting_letters(da
 
 
 def test_the_journal_reads_backwards_and_leaves_out_what_did_not_happen(database: Database) -> None:
-    """Succeeded, unconfirmed and unrecorded effects, latest first; failed and skipped ones are not undone."""
+    """Everything journalled but skipped, latest first: what failed without an effect is taken out of the journal."""
     job_id = new_job(database, 6)
     claim = claim_all(database, job_id)[0]
     journal = [{"part": 0, "seq": n, "batch_no": n // 2, "before": {"n": n}, "after": {"n": -n}} for n in range(6)]
@@ -218,10 +218,10 @@ def test_the_journal_reads_backwards_and_leaves_out_what_did_not_happen(database
     entries = list(rollbacks.journal_backwards(database, job_id))
 
     assert [(e.seq, e.status) for e in entries] == [
-        (5, None), (4, None), (3, ItemStatus.UNCONFIRMED), (0, ItemStatus.SUCCEEDED),
+        (5, None), (4, None), (3, ItemStatus.UNCONFIRMED), (1, ItemStatus.FAILED), (0, ItemStatus.SUCCEEDED),
     ]  # fmt: skip
     assert (entries[0].key, entries[0].before, entries[0].after) == ("item-5", {"n": 5}, {"n": -5})
-    assert rollbacks.undo_counts(database, job_id) == (1, 1, 3)
+    assert rollbacks.undo_counts(database, job_id) == (1, 1, 4)
 
 
 def test_a_rollback_is_planned_once_under_its_fence(database: Database) -> None:

@@ -28,7 +28,7 @@ facts = st.builds(
     Facts,
     item_count=st.integers(1, 50),
     failures=st.integers(0, 2000),
-    first_sent_ago_s=st.floats(0, 1e6),
+    failing_for_s=st.floats(0, 1e6),
     is_effect=st.booleans(),
     is_idempotent=st.booleans(),
     is_in_doubt=st.booleans(),
@@ -38,7 +38,7 @@ randoms = st.integers(0, 2**32).map(Random)
 
 def known(**changes: object) -> Facts:
     values: dict[str, object] = {
-        "item_count": 1, "failures": 0, "first_sent_ago_s": 0.0, "is_effect": True, "is_idempotent": True,
+        "item_count": 1, "failures": 0, "failing_for_s": 0.0, "is_effect": True, "is_idempotent": True,
     }  # fmt: skip
     return Facts(**(values | changes))  # type: ignore[arg-type]
 
@@ -64,7 +64,7 @@ def test_a_refused_token_pauses_the_job_and_uses_up_no_budget(now: Facts, random
 def test_an_outage_is_bounded_by_time_and_not_by_attempts(now: Facts, random: Random, error: HandlerError) -> None:
     """Within the budget it repeats after at most the longest delay, however often it failed; beyond it the items end."""
     found = consequence(error, now, CONFIG, random)
-    if now.first_sent_ago_s > CONFIG.outage_budget_s:
+    if now.failures and now.failing_for_s > CONFIG.outage_budget_s:
         assert isinstance(found, FailItems)
     else:
         assert isinstance(found, RepeatLater)
@@ -107,9 +107,9 @@ def test_after_the_outage_budget_an_effect_that_may_have_happened_is_unconfirmed
     error: HandlerError, is_effect: bool, was_in_doubt: bool, is_unconfirmed: bool
 ) -> None:
     """A rollback looks at unconfirmed items; a failed one it would leave as it is."""
-    found = after(error, is_effect=is_effect, is_in_doubt=was_in_doubt, first_sent_ago_s=SPENT_S)
+    found = after(error, is_effect=is_effect, is_in_doubt=was_in_doubt, failures=1, failing_for_s=SPENT_S)
     assert isinstance(found, FailItems)
-    assert found.is_unconfirmed is is_unconfirmed
+    assert found.is_unconfirmed is found.is_effect_possible is is_unconfirmed
     assert found.error.code == ("unconfirmed" if is_unconfirmed else "provider_unavailable")
 
 
@@ -119,13 +119,22 @@ def test_after_the_outage_budget_an_effect_that_may_have_happened_is_unconfirmed
 def test_a_refusal_of_several_items_is_split_until_the_culprit_is_alone(error: HandlerError) -> None:
     """Two items are enough to split; one never is."""
     assert after(error, item_count=2) == SplitBatch()
-    assert after(error, item_count=1) != SplitBatch()
+    assert not isinstance(after(error, item_count=1), SplitBatch)
 
 
 def test_a_refused_item_fails_with_the_providers_words_and_code() -> None:
-    """The code groups the dead letters."""
+    """The code groups the dead letters; a refusal after an unanswered send does not undo the doubt."""
+    refused = after(BatchRejected("bad id"), is_in_doubt=True)
+    assert refused == FailItems(ItemError("rejected", "bad id"), is_effect_possible=True)
     assert after(ItemRejected("no such track", code="gone")) == FailItems(ItemError("gone", "no such track"))
     assert after(BatchRejected("bad id")) == FailItems(ItemError("rejected", "bad id"))
+
+
+def test_a_batch_that_was_too_large_may_have_had_its_effect_if_it_was_sent() -> None:
+    """A timeout of a large batch leaves its halves in doubt; a 413 does not."""
+    sent = ProviderUnavailable("timeout", is_size_caused=True, was_sent=True)
+    assert after(sent, item_count=2) == SplitBatch(is_in_doubt=True)
+    assert after(sent, item_count=2, is_effect=False) == SplitBatch()
 
 
 def test_a_single_item_too_large_for_the_provider_counts_as_an_outage() -> None:
@@ -143,7 +152,8 @@ def test_a_bug_is_tried_three_times_then_split_then_quarantined_with_its_traceba
     assert secret not in str(bug)
     assert isinstance(after(bug, failures=0, item_count=9), RepeatLater)
     assert isinstance(after(bug, failures=1, item_count=9), RepeatLater)
-    assert after(bug, failures=2, item_count=9) == SplitBatch()
+    assert after(bug, failures=2, item_count=9) == SplitBatch(is_in_doubt=True)
+    assert after(bug, failures=2, item_count=9, is_effect=False) == SplitBatch()
     found = after(bug, failures=2, item_count=1)
     assert isinstance(found, FailItems)
     assert found.error.code == "handler_error"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ def test_parts_cover_every_item_exactly_once_and_in_order(
     assert [r.part for r in ranges] == list(range(first_part, first_part + len(ranges)))
     assert ranges[0].first_seq == 0
     assert ranges[-1].last_seq == item_count - 1
-    assert all(before.last_seq + 1 == after.first_seq for before, after in zip(ranges, ranges[1:], strict=False))
+    assert all(before.last_seq + 1 == after.first_seq for before, after in pairwise(ranges))
     assert all(r.first_seq <= r.last_seq for r in ranges)
 
 

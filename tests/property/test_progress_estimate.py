@@ -68,9 +68,7 @@ def test_nothing_left_takes_no_time_and_nothing_known_says_nothing() -> None:
 
 def test_quota_counts_requests_and_not_items() -> None:
     """2,500 items in batches of 25 with a look each are 200 requests: one whole minute besides the one that is open."""
-    found = estimate_s(
-        remaining=2500, items_per_s=1000.0, items_a_batch=25, requests_a_batch=2, windows=[MINUTE, HOUR]
-    )
+    found = estimate_s(remaining=2500, items_per_s=1000.0, items_a_batch=25, requests_a_batch=2, windows=[MINUTE, HOUR])
     assert found == 60.0
 
 
@@ -108,5 +106,5 @@ def test_progress_is_plain_json() -> None:
     assert found["waiting_for"] == "noop quota"
     assert found["quota"] == [
         {"scope": "noop", "window": "5 per 1 minute", "limit": 5, "used": 3, "in_flight": 1, "remaining": 1,
-         "resets_in_s": 59.123},
+         "frees_in_s": 0.5, "resets_in_s": 59.123},
     ]  # fmt: skip

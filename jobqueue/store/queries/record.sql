@@ -26,26 +26,27 @@ WITH epoch AS MATERIALIZED (
         closed_at = COALESCE(b.closed_at, clock_timestamp()),
         due_at = CASE WHEN x.status = 'waiting' THEN now() + make_interval(secs => x.due_in_s) END,
         failures = x.failures,
+        failing_since = CASE WHEN x.status = 'waiting' THEN now() - make_interval(secs => x.failing_for_s) ELSE b.failing_since END,
         requests = COALESCE(x.requests, b.requests),
         has_effect = x.has_effect,
         carry = x.carry,
-        error = x.error
+        error = COALESCE(x.error, b.error)
     FROM jsonb_to_recordset(%(closed)s::jsonb) AS x (
-        part integer, no integer, status text, due_in_s double precision, failures integer, requests integer, has_effect boolean,
+        part integer, no integer, status text, due_in_s double precision, failures integer, failing_for_s double precision, requests integer, has_effect boolean,
         carry jsonb, error text)
     JOIN held USING (part)
     WHERE b.job_id = %(job_id)s AND b.part = x.part AND b.no = x.no
         AND (x.status <> 'repeated' OR EXISTS (SELECT FROM epoch))
 ), opened AS (
     INSERT INTO batches (job_id, part, no, first_seq, last_seq, seqs, item_count, status, idempotency_key, scope, cost_units,
-        requests, attempt, failures, crashes, is_isolated, has_effect, first_sent_at, deadline_at)
+        requests, attempt, failures, crashes, is_isolated, has_effect, failing_since, deadline_at)
     SELECT %(job_id)s, x.part, x.no, x.first_seq, x.last_seq, x.seqs, x.item_count, x.status, x.idempotency_key, %(scope)s,
         x.cost_units, x.requests, x.attempt, x.failures, x.crashes, x.is_isolated, x.has_effect,
-        clock_timestamp() - make_interval(secs => x.first_sent_ago_s), clock_timestamp() + make_interval(secs => x.deadline_s)
+        clock_timestamp() - make_interval(secs => x.failing_for_s), clock_timestamp() + make_interval(secs => x.deadline_s)
     FROM jsonb_to_recordset(%(opened)s::jsonb) AS x (
         part integer, no integer, first_seq bigint, last_seq bigint, seqs bigint[], item_count integer, status text,
         idempotency_key text, cost_units integer, requests integer, attempt integer, failures integer, crashes integer,
-        is_isolated boolean, has_effect boolean, first_sent_ago_s double precision, deadline_s double precision)
+        is_isolated boolean, has_effect boolean, failing_for_s double precision, deadline_s double precision)
     JOIN held USING (part)
     WHERE EXISTS (SELECT FROM epoch)
 ), split AS (

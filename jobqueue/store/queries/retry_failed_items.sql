@@ -5,10 +5,12 @@ WITH chosen AS (
         AND (%(seqs)s::bigint[] IS NULL OR o.seq = ANY (%(seqs)s::bigint[]))
     RETURNING o.part, o.seq, o.status, o.attempts, o.error, o.at
 ), waiting AS (
-    INSERT INTO item_retries AS r (job_id, part, seq, attempts, due_at, history)
-    SELECT %(job_id)s, part, seq, 0, now(), jsonb_build_array(jsonb_build_object('status', status, 'attempts', attempts, 'error', error, 'at', at))
+    INSERT INTO item_retries AS r (job_id, part, seq, attempts, due_at, is_in_doubt, history)
+    SELECT %(job_id)s, part, seq, 0, now(), status = 'unconfirmed',
+        jsonb_build_array(jsonb_build_object('status', status, 'attempts', attempts, 'error', error, 'at', at))
     FROM chosen
-    ON CONFLICT (job_id, part, seq) DO UPDATE SET attempts = 0, due_at = now(), history = r.history || excluded.history
+    ON CONFLICT (job_id, part, seq) DO UPDATE
+    SET attempts = 0, due_at = now(), is_in_doubt = excluded.is_in_doubt, history = r.history || excluded.history
 ), counted AS (
     UPDATE batch_checkpoints AS c
     SET failed = c.failed - t.failed, unconfirmed = c.unconfirmed - t.unconfirmed, finished_at = NULL, hinted_at = NULL,
