@@ -98,8 +98,8 @@ class Holding:
             crashed = part.load()
             if claim.crashes >= _MOST_CRASHES and not crashed:
                 raise PartBrokenError(
-                    f"part {claim.part} of job {self._job_id} ended its worker {claim.crashes} times in a row with no request"
-                    " under way.",
+                    f"part {claim.part} of job {self._job_id} ended its worker {claim.crashes} times in a row"
+                    " with no request under way.",
                     remedy="Look for the traceback in the workers' logs; mend the handler, then: jobqueue retry JOB_ID",
                 )
             for batch in crashed:
