@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from jobqueue.bounds import LEASE_MARGIN_S, LONGEST_EFFECT_S, LONGEST_SLICE_S, MOST_IN_FLIGHT
 from jobqueue.dsn import MASK, mask_url, postgres_dsn, redis_dsn
 from jobqueue.errors import ConfigurationError
 
@@ -119,11 +120,7 @@ class Settings:
             overrides=_overrides(given),
             **values,
         )
-        if settings.heartbeat_s * 2 > settings.lease_s:
-            raise ConfigurationError(
-                f"JOBQUEUE_HEARTBEAT_S ({settings.heartbeat_s:g}) is over half LEASE_S ({settings.lease_s:g}).",
-                remedy="One late heartbeat would lose the lease: make it at most half.",
-            )
+        _check_lease(settings)
         return settings
 
     def provider_override(self, name: str) -> ProviderOverride:
@@ -198,6 +195,22 @@ def _local_stack(cwd: Path, *, missing: list[str]) -> dict[str, str]:
     )
 
 
+def _check_lease(settings: Settings) -> None:
+    """A lease must outlast a late heartbeat, and a heartbeat with the longest request after it."""
+    lease_s, heartbeat_s = settings.lease_s, settings.heartbeat_s
+    if heartbeat_s * 2 > lease_s:
+        raise ConfigurationError(
+            f"JOBQUEUE_HEARTBEAT_S ({heartbeat_s:g}) is over half JOBQUEUE_LEASE_S ({lease_s:g}).",
+            remedy="One late heartbeat would lose the lease: make it at most half.",
+        )
+    shortest_s = heartbeat_s + LONGEST_EFFECT_S + LEASE_MARGIN_S
+    if lease_s < shortest_s:
+        raise ConfigurationError(
+            f"JOBQUEUE_LEASE_S ({lease_s:g}) is too short for JOBQUEUE_HEARTBEAT_S ({heartbeat_s:g}).",
+            remedy=f"A request may take {LONGEST_EFFECT_S:g} s: make the lease at least {shortest_s:g}.",
+        )
+
+
 def _overrides(given: Mapping[str, str]) -> tuple[tuple[str, ProviderOverride], ...]:
     found: dict[str, dict[str, str]] = {}
     for variable, value in sorted(given.items()):
@@ -251,8 +264,8 @@ def _number(*, above: float, at_most: float) -> Callable[[str, str], float]:
 
 
 def _count(variable: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 1000):
-        raise ConfigurationError(f"{variable} is {text!r}.", remedy="Give a whole number from 1 to 1000.")
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MOST_IN_FLIGHT):
+        raise ConfigurationError(f"{variable} is {text!r}.", remedy=f"Give a whole number from 1 to {MOST_IN_FLIGHT}.")
     return int(text)
 
 
@@ -268,7 +281,7 @@ def _choice(*allowed: str) -> Callable[[str, str], str]:
 
 _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "JOBQUEUE_IN_FLIGHT": ("in_flight", _count),
-    "JOBQUEUE_SLICE_S": ("slice_s", _number(above=0, at_most=3600)),
+    "JOBQUEUE_SLICE_S": ("slice_s", _number(above=0, at_most=LONGEST_SLICE_S)),
     "JOBQUEUE_LEASE_S": ("lease_s", _number(above=0, at_most=3600)),
     "JOBQUEUE_HEARTBEAT_S": ("heartbeat_s", _number(above=0, at_most=1800)),
     "JOBQUEUE_SWEEP_S": ("sweep_s", _number(above=0, at_most=3600)),

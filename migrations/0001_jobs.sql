@@ -24,12 +24,15 @@ CREATE TABLE jobs (
     started_at      timestamptz,
     finished_at     timestamptz,
     deadline_at     timestamptz,
+    -- Set once, by the cleanup: from then on nobody takes the job up again, and it may go piece by piece.
+    expiring_at     timestamptz,
     CONSTRAINT jobs_state_known CHECK (state IN
         ('queued', 'running', 'paused', 'succeeded', 'completed_with_failures', 'failed', 'cancelled')),
     CONSTRAINT jobs_priority_known CHECK (priority BETWEEN 0 AND 2),
     CONSTRAINT jobs_item_count_not_negative CHECK (item_count >= 0),
     CONSTRAINT jobs_finished_when_terminal CHECK (
         (finished_at IS NOT NULL) = (state IN ('succeeded', 'completed_with_failures', 'failed', 'cancelled'))),
+    CONSTRAINT jobs_expiring_when_finished CHECK (expiring_at IS NULL OR finished_at IS NOT NULL),
     CONSTRAINT jobs_owner_idempotency_key UNIQUE (owner, idempotency_key)
 );
 CREATE UNIQUE INDEX jobs_payload_digest_unique_idx ON jobs (payload_digest)
@@ -37,6 +40,7 @@ CREATE UNIQUE INDEX jobs_payload_digest_unique_idx ON jobs (payload_digest)
 CREATE INDEX jobs_payload_digest_active_idx ON jobs (payload_digest) WHERE state IN ('queued', 'running', 'paused');
 CREATE INDEX jobs_active_idx ON jobs (id) WHERE state IN ('queued', 'running', 'paused');
 CREATE INDEX jobs_rollback_of_idx ON jobs (rollback_of) WHERE rollback_of IS NOT NULL;
+CREATE INDEX jobs_expiring_idx ON jobs (id) WHERE expiring_at IS NOT NULL;
 CREATE INDEX jobs_finished_at_idx ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 
 -- Written once by COPY, never updated. seq is unique in the job; a part holds its items in seq order.
@@ -125,6 +129,8 @@ CREATE TABLE batches (
     CONSTRAINT batches_waiting_has_a_time CHECK ((status = 'waiting') = (due_at IS NOT NULL))
 ) WITH (fillfactor = 80);
 CREATE INDEX batches_scope_sent_at_idx ON batches (scope, sent_at);
+-- What a progress poll asks for: the latest answers of a job, however many came before.
+CREATE INDEX batches_recorded_idx ON batches (job_id, closed_at) INCLUDE (item_count, requests) WHERE status = 'recorded';
 CREATE INDEX batches_unfinished_idx ON batches (job_id, part) WHERE status IN ('observing', 'sent', 'waiting');
 
 CREATE TABLE item_outcomes (

@@ -129,30 +129,29 @@ class World:
         )
 
     @contextmanager
-    def slice(self, name: str = "slice") -> Iterator[Slice]:
-        """A slice ready to run, on connections of its own."""
-        context = self.context()
+    def tools(self, name: str) -> Iterator[Tools]:
+        """What a slice works with, on connections of its own."""
+        configured = self.context().limits
         with Database(self.url, name=name) as own:
-            limiter = Limiter(self.redis_url, {self.provider: context.limits}, PostgresHistory(own))
-            tools = Tools(
-                database=own,
-                heartbeat_database=Database(self.url, name=f"{name}-heartbeat"),
-                limiter=limiter,
-                holder=holder(name),
-                signals=self.signals,
-                config=self.config,
-                clock=self.clock,
-                random=Random(1),
-            )
+            limiter = Limiter(self.redis_url, {self.provider: configured}, PostgresHistory(own))
             try:
-                yield Slice(context, tools)
+                yield Tools(
+                    database=own,
+                    heartbeat_database=Database(self.url, name=f"{name}-heartbeat"),
+                    limiter=limiter,
+                    holder=holder(name),
+                    signals=self.signals,
+                    config=self.config,
+                    clock=self.clock,
+                    random=Random(1),
+                )
             finally:
                 limiter.close()
 
     def run(self, name: str = "slice") -> SliceReport:
         """One slice."""
-        with self.slice(name) as ready:
-            return ready.run()
+        with self.tools(name) as tools:
+            return Slice(self.context(), tools).run()
 
     def run_to_the_end(self, most_slices: int = 30) -> JobStatus:
         """Slices until the job has ended; parked parts are made due."""

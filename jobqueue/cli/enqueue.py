@@ -46,7 +46,7 @@ _FOR_ITEMS_ONLY = (
     epilog=examples(
         "jobqueue enqueue enforcement --provider spotify --account demo \\",
         "    --operation unsave_tracks --items blocklist.csv --priority high --follow",
-        "generate-urls | jobqueue enqueue scrape --provider web --items -",
+        "generate-items | jobqueue enqueue noop --provider noop --items -",
         "jobqueue enqueue rollback 42 --follow",
     )
 )

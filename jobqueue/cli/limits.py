@@ -84,7 +84,8 @@ def set_limits(provider: str, is_json: bool, **changes: Any) -> int:
     if not changed:
         say("nothing changed: it was so already")
     for name in changed:
-        say(f"{name}: {cell(before.get(name))} → {cell(after[name])}")
+        old = "not set" if before.get(name) is None else cell(before[name])
+        say(f"{name}: {old} → {cell(after[name])}")
     return DONE
 
 

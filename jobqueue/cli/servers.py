@@ -56,7 +56,10 @@ def migrate(is_json: bool) -> int:
 @click.option("--older-than", type=DURATION, metavar="DURATION", help="Ended longer ago than this; default: 24h.")
 @json_option
 def cleanup(older_than: float | None, is_json: bool) -> int:
-    """Delete jobs that ended some time ago; dead letters stay until somebody decides on them."""
+    """Delete jobs that ended some time ago; dead letters stay until somebody decides on them.
+
+    A job stays as long as a limit of its provider still counts its requests, whatever --older-than says.
+    """
     with open_queue() as queue:
         deleted = queue.cleanup_jobs(older_than_h=None if older_than is None else older_than / 3600)
     if is_json:

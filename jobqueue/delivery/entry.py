@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -12,17 +13,17 @@ import structlog
 from rq.timeouts import BaseTimeoutException
 
 from jobqueue.delivery import queues
-from jobqueue.delivery.dispatch import LEADER_ROLE, dispatch
 from jobqueue.delivery.horse import WorkerSignals, current_rq_id
 from jobqueue.delivery.log import configure_logging
-from jobqueue.engine import control, sweep
-from jobqueue.engine.context import job_context
+from jobqueue.delivery.timer import Timer
+from jobqueue.engine import control, registry, sweep
+from jobqueue.engine.context import as_request, job_context
 from jobqueue.engine.history import PostgresHistory
 from jobqueue.engine.process import this_holder
 from jobqueue.engine.slice import HungCallError, Slice
 from jobqueue.engine.tools import Signals, Tools
 from jobqueue.engine.workers import worker_config
-from jobqueue.errors import NotFoundError, ServerUnavailableError, UsageError
+from jobqueue.errors import InvalidTransitionError, NotFoundError, ServerUnavailableError, UsageError
 from jobqueue.model.job import ACTIVE, Job, JobStatus
 from jobqueue.model.worker import WorkerConfig
 from jobqueue.ratelimit.limiter import Limiter
@@ -34,7 +35,10 @@ log = structlog.get_logger("jobqueue.entry")
 
 _EXIT_TIMEOUT = 70
 _EXIT_HUNG = 71
-_TIMER_LOOK_S = 0.25
+_REFUSED_KEY = "jobqueue:refused:{job_id}"
+
+REFUSED_FOR_S = 3600
+"""How long a job whose type, provider or operation no worker here knows is left to others before it fails."""
 
 
 _configured: list[WorkerConfig] = []
@@ -80,30 +84,74 @@ def _run(settings: Settings, database: Database, job_id: int) -> dict[str, Any]:
         sweep.fail_overdue(database, job_id)
         return {"job_id": job_id, "reason": "the job took longer than this worker lets it"}
     connection = queues.connect(settings.redis_url)
-    signals = WorkerSignals(connection, job.priority)
-    signals.listen()
+    missing = _missing(database, job)
+    if missing is not None:
+        return _refuse(database, connection, job, missing)
+    worker = WorkerSignals(connection, job.priority)
+    worker.listen()
+    timer = Timer(database, connection, job, worker)
     sweep.end_leases_of_dead_processes(database)
+    timer.guard()
     try:
-        report = _slice(settings, database, job, signals, config)
+        report = _slice(settings, database, job, timer, config)
     except UsageError as error:
         control.fail(database, job_id, reason=str(error), fingerprint=f"configuration: {type(error).__name__}")
         return {"job_id": job_id, "reason": str(error)}
     try:
-        _pass_on(settings, database, connection, job_id, signals, reason=str(report["reason"]))
-    except ServerUnavailableError as error:
-        log.warning("nobody was told; the sweep will", job=job_id, error=error.message)
+        connection.delete(_REFUSED_KEY.format(job_id=job_id))
+        timer.pass_on(longest_s=settings.slice_s, reason=str(report["reason"]))
+    except (ServerUnavailableError, redis.exceptions.RedisError) as error:
+        log.warning("nobody was told; the sweep will", job=job_id, error=str(error))
     return report
+
+
+def _missing(database: Database, job: Job) -> UsageError | None:
+    """What this worker's installation lacks for *job*, and another one's may have."""
+    wanted = [job]
+    if job.rollback_of is not None and not job.is_planned:
+        with suppress(NotFoundError):  # the plan says so itself
+            wanted.append(jobs.get(database, job.rollback_of))
+    try:
+        for each in wanted:
+            registry.handler(each.type).operation(as_request(each), registry.provider(each.provider))
+    except UsageError as error:
+        return error
+    return None
+
+
+def _refuse(database: Database, connection: redis.Redis, job: Job, missing: UsageError) -> dict[str, Any]:
+    """Leave the job to a worker that has what it needs; fail it when there was none for an hour.
+
+    The hour begins with the first refusal and ends with the next slice, whoever runs it: neither the job's age nor a
+    night without any worker counts. Without Redis it begins anew.
+    """
+    log.warning("this worker cannot take the job", job=job.id, reason=str(missing))
+    key = _REFUSED_KEY.format(job_id=job.id)
+    with queues.translated():
+        connection.set(key, b"1", nx=True, ex=2 * REFUSED_FOR_S)
+        refused_for_s = 2 * REFUSED_FOR_S - int(connection.ttl(key))
+    if refused_for_s < REFUSED_FOR_S:
+        due.hint_again_soon(database, job.id)
+        return {"job_id": job.id, "reason": f"this worker cannot take it: {missing}"}
+    reason = f"no worker could take it for {REFUSED_FOR_S // 60} minutes: {missing}"
+    with suppress(InvalidTransitionError):  # it ended meanwhile
+        control.fail(database, job.id, reason=reason, fingerprint=f"configuration: {type(missing).__name__}")
+    with queues.translated():
+        connection.delete(key)
+    return {"job_id": job.id, "reason": reason}
 
 
 def _slice(settings: Settings, database: Database, job: Job, signals: Signals, config: WorkerConfig) -> dict[str, Any]:
     context = job_context(database, settings, job)
     limiter = Limiter(settings.redis_url, {job.provider: context.limits}, PostgresHistory(database))
+    name = current_rq_id()
     try:
         tools = Tools(
             database=database,
             heartbeat_database=Database(settings.database_url, name="jobqueue-heartbeat"),
             limiter=limiter,
-            holder=this_holder(current_rq_id() or queues.rq_id("slice", job.id)),
+            # RQ runs a spare hint again under its old id: two holders of one name could not be told apart.
+            holder=this_holder(queues.rq_id("slice", job.id) if not name or queues.is_spare(name) else name),
             signals=signals,
             config=config,
         )
@@ -113,47 +161,6 @@ def _slice(settings: Settings, database: Database, job: Job, signals: Signals, c
     if report.ended is not None:
         log.info("job ended", job=job.id, state=str(report.ended))
     return asdict(report)
-
-
-def _pass_on(
-    settings: Settings, database: Database, connection: redis.Redis, job_id: int, signals: WorkerSignals, *, reason: str
-) -> None:
-    """Hint at what is due; where no scheduler is alive, keep the time for what is not."""
-    if dispatch(database, connection, job_id=job_id, count=2) or reason == "shutdown":
-        return
-    if due.leader(database, LEADER_ROLE) is not None:
-        return
-    _keep_time(settings, database, connection, job_id, signals)
-
-
-def _keep_time(
-    settings: Settings, database: Database, connection: redis.Redis, job_id: int, signals: WorkerSignals
-) -> None:
-    """Stay until the job's next part falls due, at most for a slice: without a scheduler the last slice is the
-    timer.
-    """
-    ends_at_s = time.monotonic() + settings.slice_s
-    is_said = False
-    while True:
-        sweep.sweep(database)
-        if dispatch(database, connection):
-            return
-        ready, held, next_s = due.job_work(database, job_id)
-        if next_s is None or (held and not ready):
-            return  # it has ended or is paused, or another slice of it is at work and will be the last
-        if not is_said:
-            log.warning("no scheduler is alive: staying as the timer", job=job_id, next_due_in_s=round(next_s, 1))
-            is_said = True
-        until_s = min(time.monotonic() + max(0.0, next_s), ends_at_s)
-        while time.monotonic() < until_s:
-            if signals.stop_reason():
-                return
-            time.sleep(min(_TIMER_LOOK_S, max(0.0, until_s - time.monotonic())))
-        if time.monotonic() >= ends_at_s:
-            job = jobs.get(database, job_id)
-            part = due.DuePart(job.id, 0, 0, job.type, job.provider, job.operation, job.item_count)
-            queues.hint(connection, job.priority, [part])
-            return
 
 
 def run_cleanup() -> dict[str, Any]:

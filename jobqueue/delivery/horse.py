@@ -50,6 +50,9 @@ def current_rq_id() -> str:
 class WorkerSignals:
     """Shutdown, orphanhood and higher work, looked for at most five times a second.
 
+    Attributes:
+        queues: The queues this worker takes hints from, highest first.
+
     RQ does not pass SIGTERM on to a horse: the worker notes the request in Redis. A service manager may signal the
     whole group, so the horse listens too instead of dying.
     """
@@ -66,6 +69,7 @@ class WorkerSignals:
         self._heads: dict[str, tuple[bytes, float]] = {}
         names = [] if self._worker is None else self._worker.queue_names()
         self._higher = [p.queue for p in Priority if p < priority and p.queue in names]
+        self.queues = [p.queue for p in Priority if p.queue in names] or [priority.queue]
         self._register()
 
     def listen(self) -> None:

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
-from rq import Queue
+from rq import Queue, Retry
 from rq.job import Job as RQJob
 
 from jobqueue.delivery.forgery import SliceJob
 from jobqueue.errors import ServerUnavailableError
-from jobqueue.model.job import Priority
+from jobqueue.model.job import Job, Priority
 from jobqueue.store.due import DuePart
 
 RUN_SLICE = "jobqueue.delivery.entry.run_slice"
@@ -25,6 +25,9 @@ FAILURE_TTL_S = 3600
 JOB_TIMEOUT_S = 90
 _SOCKET_TIMEOUT_S = 5
 _FEWEST_HINTS = 4
+_SPARE = "spare"
+_SPARE_KEY = "jobqueue:spare:{job_id}"
+_SPARE_RETRIES = 3
 
 
 def connect(redis_url: str) -> redis.Redis:
@@ -78,6 +81,65 @@ def hint(connection: redis.Redis, priority: Priority, parts: Sequence[DuePart]) 
         queue(connection, priority).enqueue_many(data)
 
 
+def leave_spare(connection: redis.Redis, job: Job, name: str) -> None:
+    """Make sure a spare hint at *job* waits in some queue, for the worker that outlives its horse; one a job is enough.
+
+    Args:
+        name: The queue to put it into.
+
+    Raises:
+        ServerUnavailableError: Redis cannot be reached.
+    """
+    key = _SPARE_KEY.format(job_id=job.id)
+    fresh = rq_id(_SPARE, job.id)
+    with translated():
+        known = connection.get(key)
+        if isinstance(known, bytes) and _waits(connection, known.decode()):
+            return
+        connection.set(key, fresh, ex=HINT_TTL_S)
+        Queue(name, connection=connection, job_class=SliceJob).enqueue_many(
+            [
+                Queue.prepare_data(
+                    RUN_SLICE,
+                    args=(job.id,),
+                    job_id=fresh,
+                    description=f"{job.description} · spare",
+                    timeout=JOB_TIMEOUT_S,
+                    result_ttl=RESULT_TTL_S,
+                    failure_ttl=FAILURE_TTL_S,
+                    ttl=HINT_TTL_S,
+                    # A horse may die after its hint was popped and before it could leave another.
+                    retry=Retry(max=_SPARE_RETRIES),
+                )
+            ]
+        )
+
+
+def _waits(connection: redis.Redis, rq_job_id: str) -> bool:
+    pipeline = connection.pipeline(transaction=False)
+    for priority in Priority:
+        pipeline.lpos(f"rq:queue:{priority.queue}", rq_job_id)
+    return any(position is not None for position in pipeline.execute())
+
+
+def is_spare(rq_job_id: str) -> bool:
+    """Whether that RQ id is a spare hint's."""
+    return rq_job_id.startswith(f"{_SPARE}-")
+
+
+def waiting(connection: redis.Redis, names: Iterable[str]) -> int:
+    """How many hints wait in these queues, spare ones not counted.
+
+    Raises:
+        ServerUnavailableError: Redis cannot be reached.
+    """
+    with translated():
+        pipeline = connection.pipeline(transaction=False)
+        for name in names:
+            pipeline.lrange(f"rq:queue:{name}", 0, -1)
+        return sum(not is_spare(found.decode()) for names_ in pipeline.execute() for found in names_)
+
+
 def describe(part: DuePart) -> str:
     """One readable line without secrets: ``enforcement · spotify · 12,431 items · slice 7``."""
     words = [part.type, part.provider, f"{part.item_count:,} items", f"slice {part.fence + 1}"]
@@ -88,7 +150,7 @@ def room(connection: redis.Redis, priority: Priority) -> int:
     """How many hints the queue can take: up to twice its live workers, so that a deep backlog is no flood."""
     with translated():
         workers = connection.scard(f"rq:workers:{priority.queue}")
-        return max(_FEWEST_HINTS, 2 * int(workers)) - int(connection.llen(f"rq:queue:{priority.queue}"))
+    return max(_FEWEST_HINTS, 2 * int(workers)) - waiting(connection, [priority.queue])
 
 
 def failed_slices(connection: redis.Redis, since_s: float) -> list[str]:

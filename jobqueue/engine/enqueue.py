@@ -177,6 +177,7 @@ def enqueue_rollback(
         NotFoundError: There is no such job.
         InvalidInputError: Its operation cannot be undone.
         DuplicateJobError: A rollback of it is still active.
+        InvalidTransitionError: It is being cleaned up.
     """
     source = jobs.get(database, job_id)
     undo = _undo_operation(source)
@@ -201,7 +202,11 @@ def enqueue_rollback(
         item_count=0,
         rollback_of=job_id,
     )
-    rollback_id, is_new = jobs.create(database, new, (), ())
+    with database.transaction():
+        # The cleanup marks a job under the same lock: it sees this rollback, or we see its mark.
+        jobs.lock(database, job_id)
+        jobs.refuse_expiring(database, job_id)
+        rollback_id, is_new = jobs.create(database, new, (), ())
     return Enqueued(rollback_id, is_new, 0, description=f"rollback of job {job_id} · {source.provider} · {undo}")
 
 

@@ -86,7 +86,7 @@ def change_limits(
     if batch is not None:
         operation, smallest, optimal, largest = batch
         sizes = BatchConfig(smallest, optimal, largest)
-        shown_before["batch"] = _sizes(limits.batch_config(database, provider, operation, largest=2**31))
+        shown_before["batch"] = _sizes(limits.stored_batch_config(database, provider, operation))
         limits.set_batch_config(database, provider, operation, sizes)
         shown_after["batch"] = _sizes(sizes)
     return shown_before, shown_after
@@ -101,5 +101,5 @@ def _config(config: RateLimitConfig) -> dict[str, Any]:
     }
 
 
-def _sizes(config: BatchConfig) -> dict[str, int]:
-    return {"min": config.min_size, "optimal": config.optimal_size, "max": config.max_size}
+def _sizes(config: BatchConfig | None) -> dict[str, int] | None:
+    return None if config is None else {"min": config.min_size, "optimal": config.optimal_size, "max": config.max_size}

@@ -7,11 +7,8 @@ import socket
 from functools import cache
 from pathlib import Path
 
-import psutil
-
+from jobqueue.settings import process_start_id
 from jobqueue.store.checkpoints import Holder
-
-_START_TOLERANCE_S = 1.0
 
 
 @cache
@@ -30,17 +27,25 @@ def this_host() -> str:
 def this_holder(name: str) -> Holder:
     """This process as a holder called *name*."""
     pid = os.getpid()
-    return Holder(name, this_host(), pid, psutil.Process(pid).create_time())
+    start_id = process_start_id(pid)
+    if start_id is None:
+        raise ValueError("this process cannot look itself up: is /proc mounted?")
+    return Holder(name, this_host(), pid, float(start_id))
 
 
 def is_alive(pid: int, started: float) -> bool:
-    """Whether the process that had this pid and start time still runs; a zombie does not."""
+    """Whether the process that had this pid and start mark still runs; a zombie does not.
+
+    The mark is `process_start_id`, which no change of the wall clock moves. A process that may not be looked at counts
+    as alive: its lease ends by itself.
+    """
+    start_id = process_start_id(pid)
+    if start_id is not None:
+        return float(start_id) == started
     try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return abs(process.create_time() - started) < _START_TOLERANCE_S
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
+        os.kill(pid, 0)
+    except PermissionError:
         return True
+    except OSError:
+        return False
+    return False  # ours to look at, and a zombie

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from jobqueue.bounds import LEASE_MARGIN_S, LONGEST_EFFECT_S, LONGEST_SLICE_S, MOST_IN_FLIGHT
 from jobqueue.errors import ConfigurationError
 from jobqueue.model.backoff import RetryPolicy
 
-LONGEST_EFFECT_S = 12.0
-"""A request with effects must fit into a lease, renewals and all."""
-
-LEASE_MARGIN_S = 2.0
-"""A call only starts when its part is ours for its deadline and this much longer."""
+__all__ = ["LEASE_MARGIN_S", "LONGEST_EFFECT_S", "WorkerConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +48,8 @@ class WorkerConfig:
 
     def __post_init__(self) -> None:
         checks = {
-            "in_flight": 1 <= self.in_flight <= 64,
-            "slice_s": 0 < self.slice_s <= 300,
+            "in_flight": 1 <= self.in_flight <= MOST_IN_FLIGHT,
+            "slice_s": 0 < self.slice_s <= LONGEST_SLICE_S,
             "heartbeat_s": 0 < self.heartbeat_s <= self.lease_s - LONGEST_EFFECT_S - LEASE_MARGIN_S,
             "poll_s": 0 < self.poll_s <= 2,
             "retention_h": self.retention_h >= 0,

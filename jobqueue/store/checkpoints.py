@@ -19,7 +19,8 @@ class Holder:
     Attributes:
         name: Unique for every slice, such as its RQ id.
         host: Tells machines and process-id namespaces apart.
-        pid_started: When the process started, in seconds since the epoch; a reused pid differs in it.
+        pid_started: When the process started, in clock ticks since boot (elsewhere than on Linux: seconds since the
+            epoch); a reused pid differs in it.
     """
 
     name: str

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from jobqueue.errors import DuplicateJobError, IdempotencyConflictError, NotFoundError
+from jobqueue.errors import DuplicateJobError, IdempotencyConflictError, InvalidTransitionError, NotFoundError
 from jobqueue.model.item import ItemStatus
 from jobqueue.model.job import TERMINAL, Job, JobEvent, JobRequest, JobStatus, Priority, sources, transition
 from jobqueue.model.parting import PartRange
@@ -171,8 +171,12 @@ def get(database: Database, job_id: int) -> Job:
     """
     row = database.row("job", {"job_id": job_id})
     if row is None:
-        raise NotFoundError(f"there is no job {job_id}.", remedy="List them: jobqueue list")
+        raise _no_job(job_id)
     return job_from_row(row)
+
+
+def _no_job(job_id: int) -> NotFoundError:
+    return NotFoundError(f"there is no job {job_id}.", remedy="List them: jobqueue list")
 
 
 def job_from_row(row: Mapping[str, Any]) -> Job:
@@ -219,11 +223,10 @@ def move(database: Database, job_id: int, event: JobEvent, *, reason: str = "") 
 
     Raises:
         NotFoundError: There is no such job.
-        InvalidTransitionError: Its state does not allow *event*.
+        InvalidTransitionError: Its state does not allow *event*, or it is being cleaned up.
         DuplicateJobError: It would become active again beside an equal one, and one of them is unique.
     """
-    stored = _stored_status(database, job_id)
-    target = transition(job_id, stored, event)
+    target = transition(job_id, _stored_status(database, job_id), event)
     params = {
         "job_id": job_id,
         "to_state": target,
@@ -247,7 +250,19 @@ def move(database: Database, job_id: int, event: JobEvent, *, reason: str = "") 
 
 def _stored_status(database: Database, job_id: int) -> JobStatus:
     status = get(database, job_id).status
+    refuse_expiring(database, job_id)
     return JobStatus.RUNNING if status is JobStatus.PARKED else status
+
+
+def refuse_expiring(database: Database, job_id: int) -> None:
+    """Raise `InvalidTransitionError` when the cleanup has begun to delete the job, `NotFoundError` when it is gone."""
+    row = database.row("job_is_expiring", {"job_id": job_id})
+    if row is None:
+        raise _no_job(job_id)
+    if row["is_expiring"]:
+        raise InvalidTransitionError(
+            f"job {job_id} is being cleaned up.", remedy="Its retention is over; enqueue its items as a new job."
+        )
 
 
 def active_rollback(database: Database, job_id: int) -> int | None:

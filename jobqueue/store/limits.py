@@ -65,6 +65,12 @@ def batch_config(database: Database, provider: str, operation: str, *, largest: 
     return BatchConfig(min(row["min_size"], top), min(row["optimal_size"], top), top)
 
 
+def stored_batch_config(database: Database, provider: str, operation: str) -> BatchConfig | None:
+    """The batch sizes stored for an operation, or for ``*``; None when only its API's own bound holds."""
+    row = database.row("batch_config", {"provider": provider, "operation": operation})
+    return None if row is None else BatchConfig(row["min_size"], row["optimal_size"], row["max_size"])
+
+
 def set_batch_config(database: Database, provider: str, operation: str, config: BatchConfig) -> None:
     """Store the batch sizes of an operation; ``*`` stands for all others."""
     database.rows(

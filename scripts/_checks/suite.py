@@ -24,6 +24,7 @@ STATIC = {
     "ruff format": ("ruff", "format", "--check", "."),
     "types": ("mypy",),
     "import contracts": ("lint-imports",),
+    "tables in the docs": (Path(sys.executable).name, "docs/check.py"),
 }
 # Most tests wait for servers, not for a processor; the files of one worker share its servers.
 SPREAD = ("-n", "3", "--dist", "loadfile")

@@ -99,4 +99,5 @@ def test_every_key_left_in_redis_expires(settings: Settings) -> None:
 
     with redis.Redis.from_url(settings.redis_url) as connection:
         lasting = {key for key in connection.scan_iter() if connection.ttl(key) == -1}
-    assert {key.decode() for key in lasting} <= {"rq:queues", "rq:finished:default", "rq:clean_registries:default"}
+    names = {f"rq:{kind}:{queue}" for kind in ("finished", "clean_registries") for queue in ("default", "low")}
+    assert {key.decode() for key in lasting} <= {"rq:queues", *names}

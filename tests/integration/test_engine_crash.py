@@ -25,6 +25,11 @@ from store_world import (
     write,
 )
 
+from jobqueue.engine.aftermath import Aftermath
+from jobqueue.engine.departure import SliceReport
+from jobqueue.engine.heartbeat import Heartbeat
+from jobqueue.engine.holding import Holding
+from jobqueue.engine.recorder import Draft
 from jobqueue.handler import Call, Reading
 from jobqueue.local import LocalStack
 from jobqueue.model.item import SUCCEEDED, ItemOutcome
@@ -130,6 +135,24 @@ def test_a_crash_before_an_effect_that_must_not_be_repeated_is_probed(make: Call
     assert world.run_to_the_end() is JobStatus.SUCCEEDED
     assert world.handler.sent == [(2,)]
     world.agrees(4)
+
+
+def test_an_effect_under_way_when_its_process_died_is_on_record_as_such(make: Callable[..., World]) -> None:
+    """The successor looks before it sends, and finds that nothing is left to send."""
+    dies = [True]
+    mortal = _Mortal(lambda call: bool(dies and dies.pop()))
+
+    class Probing(Scripted):
+        def probe(self, call: Call) -> Sequence[ItemOutcome | None]:
+            self.note_probe(call)
+            return [SUCCEEDED] * len(call.items)
+
+    world = make(handler=Probing(mortal.apply)).with_job(3)
+    world.operation = replace(world.operation, is_idempotent=False)
+    mortal.run(world)
+    assert (len(world.handler.calls), len(world.handler.probes)) == (1, 1)
+    assert set(world.outcomes.values()) == {"succeeded"}
+    world.agrees(3)
 
 
 def test_the_before_state_recorded_before_a_crash_stands(make: Callable[..., World]) -> None:
@@ -251,3 +274,19 @@ def test_a_suspect_whose_part_is_lost_between_look_and_effect_does_not_hold_up_t
     report = world.run()
     assert (report.lost, report.reason) == (1, "nothing is due")
     assert sorted(world.outcomes) == [4, 5, 6, 7]
+
+
+def test_a_suspect_is_not_taken_beside_what_is_under_way(make: Callable[..., World], url: str) -> None:
+    """It goes back where it was, with all that was taken before it, until nothing else is out."""
+    world = make().with_job(10)
+    crash_with(world, opened_row(0, 1, 0, 0, is_isolated=True), cursor=1)
+    context, report = world.context(), SliceReport(world.job_id)
+    heartbeat = Heartbeat(Database(url), world.job_id, lease_s=20, interval_s=5)
+    with world.tools("taker") as tools:
+        holding = Holding(context, tools, heartbeat, Aftermath(context, tools.config, tools.random), report)
+        holding.claim(Draft(world.job_id))
+        assert holding.take(4, 5, may_be_isolated=False) == []
+        (flight,) = holding.take(4, 5, may_be_isolated=True)
+        assert (flight.seqs, flight.is_isolated) == ([0], True)
+        fresh = holding.take(4, 5, may_be_isolated=False)
+    assert [taken.seqs for taken in fresh] == [[1, 2, 3, 4, 5], [6, 7, 8, 9]]

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from engine_world import QUICK, Scripted, World
-from store_world import PROVIDER, scratch_database
+from store_world import PROVIDER, one, scratch_database
 
 from jobqueue.engine import control
 from jobqueue.errors import (
@@ -24,7 +24,7 @@ from jobqueue.local import LocalStack
 from jobqueue.model.item import SUCCEEDED, ItemOutcome
 from jobqueue.model.job import JobStatus
 from jobqueue.model.limit import RateLimitConfig
-from jobqueue.store import jobs
+from jobqueue.store import jobs, limits
 from jobqueue.store.database import Database
 
 Outcomes = Sequence[ItemOutcome]
@@ -193,6 +193,43 @@ def test_a_throttle_parks_the_part_and_uses_up_nothing(make: Callable[..., World
     assert world.run_to_the_end() is JobStatus.SUCCEEDED
     first, second = world.handler.calls
     assert (first.idempotency_key, first.attempt, first.items) == (second.idempotency_key, second.attempt, second.items)
+
+
+def test_intents_whose_grants_a_rebuild_overtook_are_not_sent_until_they_are_granted_anew(
+    make: Callable[..., World], url: str
+) -> None:
+    """The limiter is counted again under a new epoch in mid-run: nothing is lost, nothing is sent twice."""
+    rebuilt: list[int] = []
+
+    def apply(call: Call) -> Outcomes:
+        if len(rebuilt) < 3:
+            with Database(url) as other:
+                rebuilt.append(limits.begin_epoch(other, PROVIDER, "another server"))
+        return all_of(call)
+
+    world = make(apply).with_job(100, part_size=50)
+    world.size = 2
+    report = world.run()
+    assert report.ended is JobStatus.SUCCEEDED
+    assert Counter(seq for seqs in world.handler.sent for seq in seqs) == Counter(range(100))
+    epoch = one(world.database, "SELECT epoch FROM limiter_epochs WHERE provider = %(p)s", {"p": PROVIDER})
+    assert epoch > rebuilt[-1]
+    world.agrees(100)
+
+
+def test_a_persons_second_try_is_another_call(make: Callable[..., World]) -> None:
+    """It has a key of its own: a provider that honours keys must not repeat the refusal it remembers."""
+    refuse = [True]
+
+    def apply(call: Call) -> Outcomes:
+        return all_of(call, ItemOutcome.failed("gone", "no such thing") if refuse else SUCCEEDED)
+
+    world = make(apply).with_job(1)
+    world.run_to_the_end()
+    refuse.clear()
+    control.retry(world.database, world.job_id)
+    assert world.run_to_the_end() is JobStatus.SUCCEEDED
+    assert len({call.idempotency_key for call in world.handler.calls}) == 2
 
 
 def test_a_window_that_is_full_parks_instead_of_waiting(make: Callable[..., World]) -> None:

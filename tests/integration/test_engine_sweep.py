@@ -32,6 +32,7 @@ from jobqueue.errors import InvalidInputError, ServerUnavailableError
 from jobqueue.local import LocalStack
 from jobqueue.model.job import JobStatus
 from jobqueue.ratelimit.limiter import Limiter
+from jobqueue.settings import process_start_id
 from jobqueue.store import checkpoints, due, jobs, limits
 from jobqueue.store.checkpoints import Record
 from jobqueue.store.database import Database
@@ -84,7 +85,7 @@ def test_a_zombie_is_not_alive() -> None:
     """It was killed and its parent has not looked yet."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         process = psutil.Process(child.pid)
-        started = process.create_time()
+        started = float(process_start_id(child.pid) or "nan")
         assert is_alive(child.pid, started)
         process.kill()
         while process.status() != psutil.STATUS_ZOMBIE:

@@ -117,6 +117,7 @@ VIOLATIONS = {
     "jobs_priority_known": "UPDATE jobs SET priority = 3 WHERE id = %(j)s",
     "jobs_item_count_not_negative": "UPDATE jobs SET item_count = -1 WHERE id = %(j)s",
     "jobs_finished_when_terminal": "UPDATE jobs SET state = 'failed' WHERE id = %(j)s",
+    "jobs_expiring_when_finished": "UPDATE jobs SET expiring_at = now() WHERE id = %(j)s",
     "jobs_owner_idempotency_key": "INSERT INTO jobs (type, provider, payload_digest, idempotency_key) VALUES"
     " ('t', 'p', 'd', 'k'), ('t', 'p', 'd', 'k')",
     "jobs_payload_digest_unique_idx": "INSERT INTO jobs (type, provider, payload_digest, is_unique) VALUES"

@@ -250,7 +250,7 @@ def test_a_hint_is_not_repeated_within_ten_seconds(database: Database) -> None:
     job_id = new_job(database, 3, part_size=1, priority=Priority.LOW)
 
     def hinted(**more: float) -> list[int]:
-        found = due.take_due(database, Priority.LOW, count=2, job_id=job_id, **more)  # type: ignore[arg-type]
+        found = due.take_due(database, Priority.LOW, count=2, job_id=job_id, **more)
         return [part.part for part in found]
 
     assert hinted() == [0, 1]

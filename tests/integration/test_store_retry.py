@@ -204,6 +204,17 @@ def test_cleanup_removes_everything_of_an_expired_job_but_its_waiting_letters(da
     assert cleanup.delete_expired(database, older_than_s=86_400) == [needed]
 
 
+def test_a_cleanup_that_died_in_the_middle_is_gone_on_with(database: Database) -> None:
+    """Half deleted, the job is not given another try; the next cleanup removes the rest of it."""
+    job_id = ended_job(database)
+    sql(database, "UPDATE jobs SET expiring_at = now() WHERE id = %(j)s", {"j": job_id})
+    sql(database, "DELETE FROM job_items WHERE job_id = %(j)s AND part = 0", {"j": job_id})
+    with pytest.raises((InvalidTransitionError, NotFoundError)):
+        control.retry(database, job_id)
+    assert cleanup.delete_expired(database, older_than_s=86_400) == [job_id]
+    assert one(database, "SELECT count(*) FROM job_items WHERE job_id = %(j)s", {"j": job_id}) == 0
+
+
 def test_the_journal_reads_backwards_and_leaves_out_what_did_not_happen(database: Database) -> None:
     """Everything journalled but skipped, latest first: what failed without an effect is taken out of the journal."""
     job_id = new_job(database, 6)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jobqueue.model.pace import LONGEST_WAIT_S, ClaimMore, Leave, Send, Snapshot, Wait, next_action
 
 CAPACITY = 4
-seconds = st.one_of(st.just(0.0), st.floats(0.001, 600.0))
+seconds = st.one_of(st.just(0.0), st.floats(0.001, 600.0), st.floats(1.9, 3.0))
 
 snapshots = st.builds(
     Snapshot,

@@ -122,6 +122,7 @@ def test_a_jobs_description_is_one_readable_line() -> None:
         ("in_flight", 0),
         ("in_flight", 65),
         ("slice_s", 0.0),
+        ("slice_s", 30.5),
         ("slice_s", 301.0),
         ("heartbeat_s", 0.0),
         ("heartbeat_s", 6.5),

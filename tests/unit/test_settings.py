@@ -259,7 +259,7 @@ def test_every_variable_is_read(tmp_path):
     environ = GIVEN | {
         "JOBQUEUE_IN_FLIGHT": "7",
         "JOBQUEUE_SLICE_S": "1.5",
-        "JOBQUEUE_LEASE_S": "4",
+        "JOBQUEUE_LEASE_S": "15",
         "JOBQUEUE_HEARTBEAT_S": "1",
         "JOBQUEUE_SWEEP_S": "0.5",
         "JOBQUEUE_LOG_LEVEL": "debug",
@@ -268,7 +268,7 @@ def test_every_variable_is_read(tmp_path):
         "JOBQUEUE_RETENTION_H": "48",
     }
     settings = Settings.from_environ(environ, cwd=tmp_path)
-    assert (settings.in_flight, settings.slice_s, settings.lease_s, settings.heartbeat_s) == (7, 1.5, 4, 1)
+    assert (settings.in_flight, settings.slice_s, settings.lease_s, settings.heartbeat_s) == (7, 1.5, 15, 1)
     assert (settings.sweep_s, settings.log_level, settings.log_format) == (0.5, "DEBUG", "json")
     assert (settings.owner, settings.retention_h) == ("me", 48)
 
@@ -278,6 +278,10 @@ def test_every_variable_is_read(tmp_path):
     [
         ("JOBQUEUE_IN_FLIGHT", "0"),
         ("JOBQUEUE_IN_FLIGHT", "many"),
+        ("JOBQUEUE_IN_FLIGHT", "65"),
+        ("JOBQUEUE_SLICE_S", "30.1"),
+        ("JOBQUEUE_LEASE_S", "12"),
+        ("JOBQUEUE_LEASE_S", "18.9"),
         ("JOBQUEUE_SLICE_S", "0"),
         ("JOBQUEUE_SLICE_S", "nan"),
         ("JOBQUEUE_LEASE_S", "inf"),

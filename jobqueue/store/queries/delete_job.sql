@@ -1,1 +1,1 @@
-DELETE FROM jobs WHERE id = %(job_id)s AND finished_at IS NOT NULL RETURNING id
+DELETE FROM jobs WHERE id = %(job_id)s AND expiring_at IS NOT NULL RETURNING id

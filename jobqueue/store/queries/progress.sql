@@ -15,7 +15,8 @@ SELECT
         WHERE job_id = %(job_id)s AND status = 'recorded' AND closed_at > now() - interval '30 seconds')::bigint AS recent_items,
     (SELECT COALESCE(extract(epoch FROM now() - min(closed_at)), 0) FROM batches
         WHERE job_id = %(job_id)s AND status = 'recorded' AND closed_at > now() - interval '30 seconds')::double precision AS recent_s,
-    (SELECT item_count FROM batches WHERE job_id = %(job_id)s AND requests > 0 ORDER BY sent_at DESC LIMIT 1) AS batch_size,
+    (SELECT item_count FROM batches WHERE job_id = %(job_id)s AND status = 'recorded' AND requests > 0
+        ORDER BY closed_at DESC LIMIT 1) AS batch_size,
     (SELECT count(*) FROM batches WHERE job_id = %(job_id)s AND status IN ('observing', 'sent')) AS in_flight
 FROM batch_checkpoints
 WHERE job_id = %(job_id)s
