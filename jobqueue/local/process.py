@@ -136,7 +136,8 @@ class KeptProcess:
         if descriptor >= 0:
             os.close(descriptor)
         pid = getattr(self, "pid", 0)
-        if pid and self._keeper.returncode is not None and is_running(pid, self._start_id):
+        # The program may be gone before its keeper is missed; its session's number stays taken while anyone is in it.
+        if pid and self._keeper.returncode is not None and process_start_id(pid) in (None, self._start_id):
             for member in session_members(pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(member, signal.SIGKILL)

@@ -106,7 +106,7 @@ def program(
         (("limits", "set", "noop", "--batch", "noop=3,2,1"), "3, 2, 1 are not in order", "min_size"),
         (("providers", "set", "noop"), "Nothing is to be changed", "set --help"),
         (("providers", "set", "noop", "--base-url", "ftp://x"), "is no web address", "https://"),
-        (("providers", "set", "nope", "--base-url", "http://x"), "provider 'nope' is not configured", "providers list"),
+        (("providers", "set", "nope", "--base-url", "http://x"), "provider 'nope' is unknown", "Installed: "),
         (("cleanup", "--older-than", "5"), "'5' is no duration", "cleanup --help"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else "",
