@@ -151,8 +151,8 @@ def _floor(name: str, include: str, floor: float, coverage: list[str], environme
     command = [*coverage, "report", "--precision=2", *([f"--include={include}"] if include else [])]
     code, total = _run([*command, "--format=total"], environment)
     try:
-        percent = float(total)
-    except ValueError:
+        percent = float(total.strip().splitlines()[-1])  # warnings come first
+    except (ValueError, IndexError):
         return Result(name, is_passed=False, took_s=time.monotonic() - started_s, output=f"code {code}: {total}")
     is_passed = percent > floor
     output = "" if is_passed else _run(command, environment)[1]
