@@ -40,7 +40,7 @@ _CLEANUP_EVERY_S = 3600
 _CLEANUP_ID = "jobqueue-cleanup"
 
 
-class Timer(Scheduler):  # type: ignore[misc]
+class PeriodicTimer(Scheduler):  # type: ignore[misc]
     """rq-scheduler, made to survive a job it cannot read."""
 
     def enqueue_job(self, job: Any) -> None:
@@ -84,7 +84,9 @@ class SchedulerLoop:
         self._stop = threading.Event()
         self._database = Database(settings.database_url, name="jobqueue-scheduler")
         self._connection = queues.connect(settings.redis_url)
-        self._timer = Timer(connection=self._connection, interval=1, job_class=SliceJob, queue_name=Priority.LOW.queue)
+        self._timer = PeriodicTimer(
+            connection=self._connection, interval=1, job_class=SliceJob, queue_name=Priority.LOW.queue
+        )
         self._holder = this_holder(queues.rq_id("scheduler")).name
         self._is_leading = False
         self._swept_at_s = float("-inf")

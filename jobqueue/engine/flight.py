@@ -62,8 +62,6 @@ class Flight:
     step: Step = Step.APPLY
     is_paired: bool = True
     carry: Mapping[str, Any] | None = None
-    started_at_s: float = 0.0
-    deadline_s: float = 0.0
 
     @property
     def seqs(self) -> list[int]:

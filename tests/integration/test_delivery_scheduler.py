@@ -15,7 +15,7 @@ from jobqueue.delivery import queues
 from jobqueue.delivery.dispatch import LEADER_ROLE, dispatch
 from jobqueue.delivery.forgery import SliceJob
 from jobqueue.delivery.queue import JobQueue
-from jobqueue.delivery.scheduler import SchedulerLoop, Timer
+from jobqueue.delivery.scheduler import PeriodicTimer, SchedulerLoop
 from jobqueue.engine.intake import Rows
 from jobqueue.model.job import JobRequest, Priority
 from jobqueue.settings import Settings
@@ -126,7 +126,7 @@ def test_hints_do_not_flood_a_queue(settings: Settings, database: Database, conn
 
 def test_an_unreadable_scheduled_job_blocks_nobody(connection: redis.Redis) -> None:
     """A job that cannot be read is dropped; the one behind it is enqueued."""
-    timer = Timer(connection=connection, interval=1, job_class=SliceJob, queue_name="low")
+    timer = PeriodicTimer(connection=connection, interval=1, job_class=SliceJob, queue_name="low")
     past = datetime(2020, 1, 1, tzinfo=UTC).replace(tzinfo=None)
     forged = timer.enqueue_at(past, "os.getcwd", job_id="a-forged")
     connection.hset(forged.key, "data", b"no pickle at all")
@@ -140,7 +140,7 @@ def test_an_unreadable_scheduled_job_blocks_nobody(connection: redis.Redis) -> N
 
 def test_the_cleanup_is_booked_again_after_a_flush(connection: redis.Redis) -> None:
     """The periodic cleanup is back after Redis lost it, and is booked once."""
-    timer = Timer(connection=connection, interval=1, job_class=SliceJob, queue_name="low")
+    timer = PeriodicTimer(connection=connection, interval=1, job_class=SliceJob, queue_name="low")
     timer.keep_cleanup()
     connection.flushall()
     timer.keep_cleanup()
