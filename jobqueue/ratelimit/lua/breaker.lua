@@ -1,8 +1,31 @@
 -- The breaker of jobqueue/model/breaker.py, executed on a scope loaded by common.lua.
 
+local breaker = {fields = {'breaker', 'open_until', 'opens', 'successes', 'buckets'}}
 local BUCKETS = 10
 
-local function decide(s, now)
+function breaker.load(s, f, at)
+  s.breaker, s.open_until, s.opens = f[at + 1] or 'closed', tonumber(f[at + 2] or 0), tonumber(f[at + 3] or 0)
+  s.successes, s.buckets = tonumber(f[at + 4] or 0), f[at + 5] or ''
+end
+
+function breaker.values(s, out)
+  local values = {'breaker', s.breaker, 'open_until', integer(s.open_until), 'opens', integer(s.opens),
+    'successes', integer(s.successes), 'buckets', s.buckets}
+  for _, value in ipairs(values) do out[#out + 1] = value end
+end
+
+function breaker.lasting_until(s) return s.open_until end
+
+function breaker.restore(s, state, now)
+  s.breaker, s.opens, s.open_until = state.breaker, state.opens, state.open_us > 0 and now + state.open_us or 0
+  s.successes, s.buckets = 0, ''
+end
+
+function breaker.describe(s, now)
+  return {status = s.breaker, opens = s.opens, open_us = math.max(0, s.open_until - now)}
+end
+
+function breaker.decide(s, now)
   local c = s.conf.breaker
   if not c or s.breaker == 'closed' then return nil, 0 end
   if s.breaker == 'open' then
@@ -11,10 +34,10 @@ local function decide(s, now)
   end
   redis.call('ZREMRANGEBYSCORE', s.probes, '-inf', now)
   local leases = redis.call('ZRANGE', s.probes, 0, -1, 'WITHSCORES')
-  return math.max(0, c.probes - s.successes - #leases / 2), tonumber(leases[2] or now)
+  return math.max(0, c.probes - s.successes - #leases / 2), math.min(tonumber(leases[2] or now), now + 1000000)
 end
 
-local function lease(s, slots, deadline, now)
+function breaker.lease(s, slots, deadline, now)
   if not s.conf.breaker or s.breaker == 'closed' then return end
   if s.breaker == 'open' then
     s.breaker, s.successes, s.open_until = 'half_open', 0, 0
@@ -44,7 +67,7 @@ end
 -- Buckets are kept as "number:calls:failures" joined by blanks, oldest first.
 local function count(s, now, failed)
   local number = math.floor(now / s.conf.breaker.bucket_us)
-  local kept, calls, failures, is_counted = {}, 1, failed, false
+  local kept, calls, failures = {}, 1, failed
   for b, c, f in string.gmatch(s.buckets, '(%d+):(%d+):(%d+)') do
     b, c, f = tonumber(b), tonumber(c), tonumber(f)
     if number - BUCKETS < b then
@@ -64,7 +87,7 @@ local function count(s, now, failed)
 end
 
 -- `outcome` is 1 for a success, 0 for a failure, nil when the answer says nothing about the provider's health.
-local function record(s, slot, outcome, now, jitter)
+function breaker.record(s, slot, outcome, latency_us, now, jitter)
   local c = s.conf.breaker
   if not c or s.breaker == 'open' then return end
   if s.breaker == 'half_open' then
