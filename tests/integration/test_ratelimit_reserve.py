@@ -10,6 +10,7 @@ import redis
 from ratelimit_world import Clock, MemoryHistory, provider_limits
 
 from jobqueue.model.limit import (
+    Adjustment,
     BreakerConfig,
     CostExceedsLimitError,
     DenialReason,
@@ -214,6 +215,7 @@ def test_throttles_never_open_the_breaker_and_failures_do(make, clock):
     for _ in range(20):
         limiter.settle([SlotResult.throttled(granted(limiter.reserve(SPOTIFY))[0], 0.001)])
         clock.advance(0.01)
+    limiter.adjust(SPOTIFY, Adjustment.FORGET_LEARNED)
     slots = granted(limiter.reserve(SPOTIFY, want=2), 2)
     (opened,) = limiter.settle([SlotResult(slot, SlotUse.FAILURE) for slot in slots]).breakers
     assert (opened.status, opened.open_remaining_s) == ("open", 5.0)
