@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from jobqueue.errors import InvalidInputError, NotFoundError
 from jobqueue.model.breaker import CircuitBreakerState
+from jobqueue.model.quota import QuotaReport
 from jobqueue.model.scope import Scope, ScopeKind
 
 
@@ -110,6 +111,8 @@ class SlotResult:
         throttle: Given when *use* is ``throttled``.
         operation: The provider's operation, for batch health; empty to leave it alone.
         is_size_caused: The batch was too large (413, a timeout or a 5xx on a large batch): halves the batch health.
+        reports: What the answer said of the provider's quotas.
+        malformed_headers: Its rate-limit fields that were ignored because they meant nothing.
     """
 
     slot: Slot
@@ -118,6 +121,8 @@ class SlotResult:
     throttle: Throttle | None = None
     operation: str = ""
     is_size_caused: bool = False
+    reports: tuple[QuotaReport, ...] = ()
+    malformed_headers: int = 0
 
     @classmethod
     def unused(cls, slot: Slot) -> SlotResult:
