@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 MOST_REPORTS = 16
 """An answer that names more quotas is cut: each is looked at by every settle."""
+_MOST_MEMBERS = 64
+"""Of one field; policies are matched with limits one by one."""
 _NAME_CHARS = 64
 _NAME = re.compile(r"(?:(?P<vendor>[a-z0-9]+)-)?rate-?limit-(?P<rest>[a-z0-9-]+)", re.ASCII)
 _KEPT = re.compile(r"(?:[a-z0-9]+-)?rate-?limit(?:-[a-z0-9-]+)?|date|retry-after|(?:x-ms-)?retry-after-ms", re.ASCII)
@@ -266,7 +268,7 @@ def _list(text: str) -> list[tuple[Any, Mapping[str, Any]]]:
     members = _parsed(text, "list")
     if not members:
         raise ValueError("an empty list")
-    return [_item(member) for member in members]
+    return [_item(member) for member in members[:_MOST_MEMBERS]]
 
 
 def _item(member: Any) -> tuple[Any, Mapping[str, Any]]:
