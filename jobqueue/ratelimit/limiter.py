@@ -10,6 +10,7 @@ from secrets import token_hex
 import redis
 
 from jobqueue.errors import InvalidInputError, ServerUnavailableError
+from jobqueue.model.breaker import BreakerStatus, CircuitBreakerState, check_command
 from jobqueue.model.limit import (
     CostExceedsLimitError,
     DenialReason,
@@ -26,8 +27,8 @@ from jobqueue.model.limit import (
 from jobqueue.ratelimit.history import RequestHistory
 from jobqueue.ratelimit.layout import Layout, lay_out
 from jobqueue.ratelimit.rebuild import microseconds, rebuild
-from jobqueue.ratelimit.reply import Reply, read_denial, read_settled, read_state, rebuild_wait_ms
-from jobqueue.ratelimit.script import DELETE, RESERVE, SETTLE, ScriptRunner
+from jobqueue.ratelimit.reply import Reply, read_breaker, read_denial, read_settled, read_state, rebuild_wait_ms
+from jobqueue.ratelimit.script import DELETE, FORCE, RESERVE, SETTLE, ScriptRunner
 from jobqueue.ratelimit.settlement import settlement
 
 LARGEST_WANT = 1000
@@ -208,6 +209,39 @@ class Limiter:
         layout = lay_out(limits, limits.limits_for(scope)[-1:], self._key_prefix)
         self._runner.run(DELETE, layout.keys[3:], "")
 
+    def force_breaker(self, scope: Scope, status: BreakerStatus) -> CircuitBreakerState:
+        """Put the breaker of the innermost level of *scope* where a person wants it, whatever it was.
+
+        Args:
+            scope: Whose breaker.
+            status: ``forced_open``: nothing passes; ``disabled``: everything does, and nothing is counted; ``closed``:
+                as new. The first two hold until the next command.
+
+        Returns:
+            The breaker as it is now, to be stored where it outlives Redis.
+
+        Raises:
+            InvalidInputError: No command leads to *status*, or the level has no breaker.
+            UnknownProviderError: No limits are configured for the scope's provider.
+            ServerUnavailableError: Redis cannot be reached.
+        """
+        check_command(status)
+        limits, _ = self._laid_out((scope,))
+        level = limits.limits_for(scope)[-1]
+        if level.breaker is None:
+            raise InvalidInputError(
+                f"{level.scope.name} has no breaker.", remedy="Configure one for it first.", field="scope"
+            )
+        layout = lay_out(limits, [level], self._key_prefix)
+        for _ in range(_REBUILDS):
+            least_epoch = self._least_epoch.get(limits.provider, 0)
+            args = (least_epoch, status.value, token_hex(8), self._now())
+            raw = self._runner.run(FORCE, layout.keys, layout.configuration, *args)
+            if rebuild_wait_ms(raw) is None:
+                return read_breaker(raw, level)
+            self._rebuild(limits, [scope])
+        raise _lost(limits.provider)
+
     def close(self) -> None:
         """Close the connection to Redis."""
         self._runner.close()
@@ -270,9 +304,7 @@ class Limiter:
                 return read_settled(raw, layout)
             # The slots died with the old state, but a pause must not be lost with them.
             self._rebuild(limits, [level.scope for level in layout.levels])
-        raise ServerUnavailableError(
-            f"Redis loses the limits of {limits.provider} as fast as they are recounted.", remedy="Check its memory."
-        )
+        raise _lost(limits.provider)
 
     def _rebuild(self, limits: ProviderLimits, scopes: Sequence[Scope]) -> None:
         rebuild(self._runner, self._history, limits, scopes, key_prefix=self._key_prefix, now=self._now())
@@ -281,6 +313,12 @@ class Limiter:
 def _rebuilding(provider: str, wait_s: float) -> Denied:
     words = f"{provider}: what was sent is being counted again"
     return Denied(DenialReason.REBUILD, words, max(0.001, math.ceil(wait_s * 1000) / 1000), provider)
+
+
+def _lost(provider: str) -> ServerUnavailableError:
+    return ServerUnavailableError(
+        f"Redis loses the limits of {provider} as fast as they are recounted.", remedy="Check its memory."
+    )
 
 
 def _check_request(layout: Layout, want: int, cost_units: int) -> None:

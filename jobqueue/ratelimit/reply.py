@@ -75,8 +75,13 @@ def read_settled(raw: Any, layout: Layout) -> Settled:
         if change["paused"]:
             cooldowns.append(Cooldown(name, seconds(change["blocked_us"])))
         if change["breaker_changed"]:
-            breakers.append(_breaker(name, change))
+            breakers.append(_breaker(name, change["breaker"]))
     return Settled(int(raw[0]), tuple(cooldowns), tuple(breakers))
+
+
+def read_breaker(raw: Any, level: ScopeLimits) -> CircuitBreakerState:
+    """The answer of ``lua/force.lua``."""
+    return _breaker(level.scope.name, json.loads(raw[1]))
 
 
 def read_state(reply: Reply, scope: Scope, layout: Layout) -> RateLimitState:
@@ -94,7 +99,7 @@ def read_state(reply: Reply, scope: Scope, layout: Layout) -> RateLimitState:
             for level, seen in pairs
             if seen["blocked_us"] > 0
         ),
-        breakers=tuple(_breaker(level.scope.name, seen) for level, seen in pairs if level.breaker),
+        breakers=tuple(_breaker(level.scope.name, seen["breaker"]) for level, seen in pairs if level.breaker),
         batch_health={
             operation: int(permille) / FULL_HEALTH_PERMILLE
             for operation, permille in zip(health[::2], health[1::2], strict=True)
@@ -103,7 +108,16 @@ def read_state(reply: Reply, scope: Scope, layout: Layout) -> RateLimitState:
 
 
 def _breaker(name: str, seen: Mapping[str, Any]) -> CircuitBreakerState:
-    return CircuitBreakerState(name, BreakerStatus(seen["breaker"]), seen["opens"], seconds(seen["open_us"]))
+    return CircuitBreakerState(
+        name,
+        BreakerStatus(seen["status"]),
+        opens=seen["opens"],
+        open_remaining_s=seconds(seen["open_us"]),
+        calls=seen["calls"],
+        failures=seen["failures"],
+        slow=seen["slow"],
+        slow_start_remaining_s=seconds(seen["slow_start_us"]),
+    )
 
 
 def _windows(level: ScopeLimits, seen: Mapping[str, Any]) -> list[WindowState]:

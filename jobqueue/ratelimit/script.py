@@ -37,9 +37,11 @@ class Script:
         return cls(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-RESERVE = Script.load("reserve", "common", "breaker")
-SETTLE = Script.load("settle", "common", "breaker")
-REBUILD = Script.load("rebuild", "common")
+_SHARED = ("base", "breaker", "common")
+RESERVE = Script.load("reserve", *_SHARED)
+SETTLE = Script.load("settle", *_SHARED)
+REBUILD = Script.load("rebuild", *_SHARED)
+FORCE = Script.load("force", *_SHARED)
 DELETE = Script.load("delete")
 
 

@@ -1,16 +1,9 @@
--- What the scripts share: the clock, and loading, counting and saving the state of one scope.
--- Times are whole microseconds; Lua's doubles hold them exactly until the year 2255.
+-- What the scripts share: loading, counting and saving the state of one scope.
 -- KEYS: meta, lease, health, then for each scope its hash, slots, probes and one list per window.
 
 local LATENCY_WEIGHT = 0.2
-
-local function clock(given)
-  if given ~= '' then return tonumber(given) end
-  local t = redis.call('TIME')
-  return t[1] * 1000000 + t[2]
-end
-
-local function integer(x) return string.format('%.0f', x) end
+local LONGEST_KEPT_MS = 30 * 86400000
+local FIELDS = {'epoch', 'n', 'u', 'blocked_until', 'blocked_why', 'latency', unpack(breaker.fields)}
 
 -- The state is ours when this very server wrote it, for these windows, and nobody asked for a later epoch.
 local function epoch_of(conf, run_id, least_epoch)
@@ -24,11 +17,6 @@ end
 local function ask_to_rebuild(conf, nonce)
   if redis.call('SET', KEYS[2], nonce, 'NX', 'PX', conf.rebuild_lease_ms) then return {-1, 0} end
   return {-1, math.max(1, redis.call('PTTL', KEYS[2]))}
-end
-
-local function split_entry(entry)
-  local colon = string.find(entry, ':', 1, true)
-  return tonumber(string.sub(entry, 1, colon - 1)), tonumber(string.sub(entry, colon + 1))
 end
 
 -- Books `n` requests of `u` units as answered at `at`. They leave each window one length later.
@@ -95,8 +83,9 @@ local function load(conf, scope, k, epoch, now)
     ttl_ms = conf.ttl_ms, epoch = epoch, dirty = false,
   }
   for i = 1, #scope.windows do s.lists[i] = KEYS[k + 2 + i] end
-  local f = redis.call('HMGET', s.hash, 'epoch', 'n', 'u', 'blocked_until', 'blocked_why', 'latency', 'breaker',
-    'open_until', 'opens', 'successes', 'buckets', unpack(scope.fields))
+  local names = {unpack(FIELDS)}
+  for i, field in ipairs(scope.fields) do names[#FIELDS + i] = field end
+  local f = redis.call('HMGET', s.hash, unpack(names))
   s.fields = f
   if not f[1] then
     if redis.call('EXISTS', s.slots, unpack(s.lists)) > 0 then return nil end
@@ -107,9 +96,8 @@ local function load(conf, scope, k, epoch, now)
   s.n, s.u = tonumber(f[2] or 0), tonumber(f[3] or 0)
   s.blocked_until, s.blocked_why = tonumber(f[4] or 0), f[5] or ''
   s.latency = tonumber(f[6] or 0)
-  s.breaker, s.open_until, s.opens = f[7] or 'closed', tonumber(f[8] or 0), tonumber(f[9] or 0)
-  s.successes, s.buckets = tonumber(f[10] or 0), f[11] or ''
-  for i = 1, #scope.windows do s.total[i] = tonumber(f[11 + i] or 0) end
+  breaker.load(s, f, 6)
+  for i = 1, #scope.windows do s.total[i] = tonumber(f[#FIELDS + i] or 0) end
   if s.n > 0 then
     if redis.call('ZCARD', s.slots) ~= s.n then return nil end
     end_overdue_slots(s, now)
@@ -120,20 +108,19 @@ local function load(conf, scope, k, epoch, now)
   return s, k + 3 + #scope.windows
 end
 
--- A cool-down or an open breaker outlives an idle scope.
+-- A cool-down, or a breaker that holds requests back, outlives an idle scope.
 local function save(s, now)
   if not s.dirty then return end
   local values = {
     'epoch', s.epoch, 'n', integer(s.n), 'u', integer(s.u), 'blocked_until', integer(s.blocked_until),
-    'blocked_why', s.blocked_why, 'latency', integer(s.latency), 'breaker', s.breaker,
-    'open_until', integer(s.open_until), 'opens', integer(s.opens), 'successes', integer(s.successes),
-    'buckets', s.buckets,
+    'blocked_why', s.blocked_why, 'latency', integer(s.latency),
   }
+  breaker.values(s, values)
   for i, field in ipairs(s.conf.fields) do
     values[#values + 1] = field
     values[#values + 1] = integer(s.total[i])
   end
   redis.call('HSET', s.hash, unpack(values))
-  local lasting = math.max(0, s.blocked_until - now, s.open_until - now)
-  redis.call('PEXPIRE', s.hash, integer(s.ttl_ms + lasting / 1000))
+  local lasting = math.max(0, s.blocked_until - now, breaker.lasting_until(s) - now)
+  redis.call('PEXPIRE', s.hash, integer(s.ttl_ms + math.min(LONGEST_KEPT_MS, lasting / 1000)))
 end

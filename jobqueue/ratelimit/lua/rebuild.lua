@@ -27,12 +27,12 @@ end
 local function install(scope, state, k)
   local s = {
     conf = scope, hash = KEYS[k], slots = KEYS[k + 1], probes = KEYS[k + 2], lists = {}, total = {},
-    ttl_ms = conf.ttl_ms, epoch = epoch, dirty = true, n = 0, u = 0, latency = 0, successes = 0, buckets = '',
+    ttl_ms = conf.ttl_ms, epoch = epoch, dirty = true, n = 0, u = 0, latency = 0,
     blocked_until = state.blocked_us > 0 and now + state.blocked_us or 0, blocked_why = state.blocked_why,
-    breaker = state.breaker, opens = state.opens, open_until = state.open_us > 0 and now + state.open_us or 0,
   }
   for i = 1, #scope.windows do s.lists[i], s.total[i] = KEYS[k + 2 + i], 0 end
   wipe(s)
+  breaker.restore(s, state, now)
   for _, held in ipairs(state.slots) do hold(s, held, s.n) end
   if s.n > 0 then redis.call('PEXPIRE', s.slots, s.ttl_ms) end
   for i, entries in ipairs(state.windows) do

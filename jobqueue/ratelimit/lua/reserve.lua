@@ -58,12 +58,8 @@ end
 
 local function check(s, index)
   if now < s.blocked_until then constrain(0, 'cooldown', index, 0, s.blocked_until) end
-  local permits, lifts_at = decide(s, now)
-  if permits then
-    -- A probe under way may be answered any moment: look again within a second.
-    if s.breaker == 'half_open' then lifts_at = math.min(lifts_at, now + 1000000) end
-    constrain(permits, 'breaker', index, 0, math.max(lifts_at, now + 1))
-  end
+  local permits, lifts_at = breaker.decide(s, now)
+  if permits then constrain(permits, 'breaker', index, 0, math.max(lifts_at, now + 1)) end
   local cap = s.conf.max_concurrency
   if cap > 0 and cap - s.n < least then
     -- The mean time to the next answer; a guess, and so a lower bound.
@@ -86,15 +82,14 @@ local function grant(slots)
       redis.call('ZADD', s.slots, unpack(members))
       redis.call('PEXPIRE', s.slots, s.ttl_ms)
       s.n, s.u, s.dirty = s.n + #slots, s.u + #slots * cost, true
-      lease(s, slots, deadline, now)
+      breaker.lease(s, slots, deadline, now)
     end
   end
   redis.call('PEXPIRE', KEYS[1], conf.ttl_ms)
 end
 
 local function describe(s)
-  local d = {n = s.n, latency = s.latency, breaker = s.breaker, opens = s.opens, windows = {}}
-  d.open_us = math.max(0, s.open_until - now)
+  local d = {n = s.n, latency = s.latency, breaker = breaker.describe(s, now), windows = {}}
   d.blocked_us, d.blocked_why = math.max(0, s.blocked_until - now), s.blocked_why
   for i, w in ipairs(s.conf.windows) do
     local first, last = nil, nil

@@ -29,7 +29,7 @@ local function settle(s, r)
   if redis.call('ZREM', s.slots, r.id) == 0 then return false end
   s.n, s.u, s.dirty = s.n - 1, s.u - r.cost, true
   if r.use ~= 'unused' then s.sent, s.units = s.sent + 1, s.units + r.cost end
-  record(s, r.id, r.use == 'ok' and 1 or r.use == 'failure' and 0 or nil, now, jitter)
+  breaker.record(s, r.id, r.use == 'ok' and 1 or r.use == 'failure' and 0 or nil, r.latency_us, now, jitter)
   if r.latency_us > 0 then
     local weight = s.latency > 0 and LATENCY_WEIGHT or 1
     s.latency = s.latency + weight * (r.latency_us - s.latency)
@@ -69,8 +69,7 @@ for index, s in ipairs(scopes) do
   if s.paused or s.breaker_changed then
     changed[#changed + 1] = {
       scope = index, paused = s.paused or false, blocked_us = math.max(0, s.blocked_until - now),
-      breaker_changed = s.breaker_changed or false, breaker = s.breaker, opens = s.opens,
-      open_us = math.max(0, s.open_until - now),
+      breaker_changed = s.breaker_changed or false, breaker = breaker.describe(s, now),
     }
   end
 end
