@@ -203,7 +203,8 @@ def slow_start_left_us(breaker: Breaker, now_us: int, config: BreakerConfig) -> 
     """How much of the slow start is left; 0 outside of one."""
     if breaker.status is not BreakerStatus.CLOSED or not breaker.closed_at_us:
         return 0
-    return max(0, breaker.closed_at_us + config.slow_start_us - now_us)
+    # A clock that was set back begins it again at most.
+    return max(0, config.slow_start_us - max(0, now_us - breaker.closed_at_us))
 
 
 def calls(breaker: Breaker, now_us: int, config: BreakerConfig) -> Calls:

@@ -31,7 +31,8 @@ do
 
   local function slow_start_left(s, now)
     if s.breaker ~= 'closed' or s.closed_at == 0 then return 0 end
-    return math.max(0, s.closed_at + s.conf.breaker.slow_start_us - now)
+    -- A clock that was set back begins it again at most.
+    return math.max(0, s.conf.breaker.slow_start_us - math.max(0, now - s.closed_at))
   end
 
   -- The calls looked back on, read when first needed. As text: "t<bucket us>" and buckets "number:calls:failures:slow", oldest
