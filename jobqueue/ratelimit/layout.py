@@ -128,9 +128,13 @@ def _breaker(config: BreakerConfig) -> dict[str, int]:
     return {
         "failure_permille": config.failure_permille,
         "minimum_calls": config.minimum_calls,
+        "window_calls": config.window_calls or 0,
         "bucket_us": config.bucket_us,
+        "slow_call_us": config.slow_call_us,
+        "slow_permille": config.slow_permille,
         "open_us": round(config.open_s * 1_000_000),
         "open_max_us": round(config.open_max_s * 1_000_000),
         "jitter": config.jitter_permille,
         "probes": config.probes,
+        "slow_start_us": config.slow_start_us,
     }

@@ -127,7 +127,16 @@ def read_state(reply: Reply, scope: Scope, layout: Layout) -> RateLimitState:
 
 
 def _breaker(name: str, seen: Mapping[str, Any]) -> CircuitBreakerState:
-    return CircuitBreakerState(name, BreakerStatus(seen["status"]), seen["opens"], seconds(seen["open_us"]))
+    return CircuitBreakerState(
+        name,
+        BreakerStatus(seen["status"]),
+        opens=seen["opens"],
+        open_remaining_s=seconds(seen["open_us"]),
+        calls=seen["calls"],
+        failures=seen["failures"],
+        slow=seen["slow"],
+        slow_start_remaining_s=seconds(seen["slow_start_us"]),
+    )
 
 
 def _windows(name: str, windows: Sequence[Window], seen: Mapping[str, Any]) -> list[WindowState]:
