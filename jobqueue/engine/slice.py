@@ -150,6 +150,8 @@ class Slice:
             self._stop = "time"
         elif self._state not in _WORKING:
             self._stop = str(self._state)
+        elif self._gate.is_outdated:
+            self._stop = "limits were changed"
         else:
             self._stop = "redis is away" if self._gate.is_down else self._tools.signals.stop_reason()
         if not self._stop and now_s - self._state_read_at_s > _STATE_POLL_S:

@@ -44,6 +44,17 @@ def next_due_in_s(database: Database, *, job_id: int | None = None) -> float | N
     return None if row is None or row["in_s"] is None else float(row["in_s"])
 
 
+def call(database: Database, provider: str, job_ids: Sequence[int]) -> None:
+    """Let the parts of these jobs that wait for the provider's limits fall due now."""
+    if job_ids:
+        database.rows("call_parked", {"reason": f"waiting for {provider}%", "job_ids": list(job_ids)})
+
+
+def park_idle(database: Database, job_id: int, *, due_in_s: float, reason: str) -> None:
+    """Let the job's parts that nobody holds wait as well: what binds one of them binds all."""
+    database.rows("park_idle", {"job_id": job_id, "due_in_s": due_in_s, "reason": reason})
+
+
 def job_work(database: Database, job_id: int) -> tuple[int, int, float | None]:
     """Parts of the job due now and held by nobody, parts under a live lease, seconds until the earliest falls due."""
     row = database.row("job_work", {"job_id": job_id})
