@@ -57,7 +57,7 @@ def job_context(database: Database, settings: Settings, job: Job) -> JobContext:
         provider=provider,
         operation=operation,
         endpoint=endpoint(database, settings, job.provider, job.account),
-        scope=Scope(job.provider, job.account),
+        scope=Scope(job.provider, job.account, operation.name),
         limits=limits.provider_limits(database, job.provider),
         sizes=sizes,
     )

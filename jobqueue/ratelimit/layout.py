@@ -37,7 +37,8 @@ def lay_out(limits: ProviderLimits, levels: Sequence[ScopeLimits], key_prefix: s
     tag = f"{key_prefix}{{{limits.provider}}}:limit"
     keys = [f"{tag}:meta", f"{tag}:lease", f"{tag}:health"]
     for level in levels:
-        prefix = f"{tag}:scope:{level.scope.account}"
+        scope = level.scope
+        prefix = f"{tag}:operation:{scope.operation}" if scope.operation else f"{tag}:scope:{scope.account}"
         keys += [prefix, f"{prefix}:slots", f"{prefix}:probes"]
         keys += [f"{prefix}:{window.id}" for window in level.windows]
     configuration = {

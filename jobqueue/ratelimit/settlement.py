@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobqueue.model.limit import ScopeKind, SlotResult, SlotUse, Throttle
+from jobqueue.model.limit import SlotResult, SlotUse, Throttle
 from jobqueue.ratelimit.layout import Layout
 from jobqueue.ratelimit.rebuild import microseconds
 
@@ -23,12 +23,12 @@ def settlement(layout: Layout, results: Sequence[SlotResult]) -> str:
 
 def _entry(layout: Layout, numbers: Mapping[str, int], result: SlotResult) -> dict[str, Any]:
     scope = result.slot.scope
-    # The provider's level always, and the account's where limits are kept per account.
-    touched = [numbers[name] for name in dict.fromkeys((scope.provider, scope.name)) if name in numbers]
+    # The provider's level always, the operation's and the account's where limits are kept for them.
+    touched = [numbers[level.name] for level in scope.levels() if level.name in numbers]
     pause_us, paused = 0, touched[0]
     if result.use is SlotUse.THROTTLED:
         throttle = result.throttle or Throttle()
-        paused = touched[-1] if throttle.scope_kind is ScopeKind.ACCOUNT else touched[0]
+        paused = numbers.get(scope.level(throttle.scope_kind).name, touched[0])
         default_s = layout.levels[paused - 1].cooldown_default_s
         named_s = default_s if throttle.retry_after_s is None else throttle.retry_after_s
         pause_us = microseconds(min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, named_s)))

@@ -1,0 +1,1 @@
+SELECT scope, learned FROM provider_rate_state WHERE provider = %(provider)s AND learned <> '{}'
