@@ -87,6 +87,11 @@ def revive_parts(database: Database) -> int:
     return len(database.rows("revive_parts"))
 
 
+def wake_parked(database: Database, provider: str, *, job_id: int | None = None) -> int:
+    """Let the parts that wait for a limit of *provider* fall due now, of one job or of all; how many there were."""
+    return len(database.rows("wake_parked", {"provider": provider, "job_id": job_id}))
+
+
 def finishable_jobs(database: Database) -> list[int]:
     """Running jobs all of whose parts have ended."""
     return [row["id"] for row in database.rows("finishable_jobs")]
