@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from jobqueue.cli import dead_letters, enqueue, jobs, limits, servers, up
+from jobqueue.cli import dead_letters, enqueue, jobs, limits, providers, servers, up
 from jobqueue.cli.command import Group, Invocation, debug_option, examples
 from jobqueue.cli.failure import BAD_USAGE, DONE, OUTPUT_CLOSED, report
 from jobqueue.cli.output import OutputClosedError
@@ -27,7 +27,7 @@ _COMMANDS = (
     jobs.retry,
     dead_letters.dead_letters,
     limits.limits,
-    limits.providers,
+    providers.providers,
     servers.workers,
     servers.scheduler,
     servers.migrate,

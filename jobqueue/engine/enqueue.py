@@ -15,6 +15,7 @@ from jobqueue.engine.spool import SkippedRow, take_in
 from jobqueue.errors import InvalidInputError, InvalidTransitionError
 from jobqueue.handler import Operation
 from jobqueue.model.job import ACTIVE, Job, JobEvent, JobRequest, JobType, Priority
+from jobqueue.model.limit import Scope
 from jobqueue.model.parting import part_ranges, part_size
 from jobqueue.store import jobs, limits
 from jobqueue.store.database import Database
@@ -58,6 +59,7 @@ def enqueue(database: Database, request: JobRequest, source: RowSource, *, skip_
     limits.endpoint(database, request.provider)
     operation = handler.operation(request, provider)
     _check_options(request, operation)
+    Scope(request.provider, request.account, operation.name)  # what its intents will be counted under can be named
     sizes = limits.batch_config(database, request.provider, operation.name, largest=operation.max_size)
     with take_in(source, handler=handler, request=request, operation=operation, skip_invalid=skip_invalid) as spooled:
         size = part_size(spooled.item_count, optimal_size=sizes.optimal_size, is_ordered=operation.is_ordered)
@@ -94,6 +96,20 @@ def payload_digest(request: JobRequest, items_digest: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def check_name(field: str, text: str) -> None:
+    """Bound one text that is stored and shown.
+
+    Raises:
+        InvalidInputError: It is too long or holds control characters.
+    """
+    if len(text) > _LONGEST_TEXT or any(not char.isprintable() for char in text):
+        raise InvalidInputError(
+            f"{field} {text[:40]!r} is too long or holds control characters.",
+            remedy=f"Use at most {_LONGEST_TEXT} printable characters.",
+            field=field,
+        )
+
+
 def check_texts(request: JobRequest) -> None:
     """Bound what is stored and shown.
 
@@ -106,12 +122,7 @@ def check_texts(request: JobRequest) -> None:
         "idempotency_key": request.idempotency_key or "",
     }
     for name, text in texts.items():
-        if len(text) > _LONGEST_TEXT or any(not char.isprintable() for char in text):
-            raise InvalidInputError(
-                f"{name} {text[:40]!r} is too long or holds control characters.",
-                remedy=f"Use at most {_LONGEST_TEXT} printable characters.",
-                field=name,
-            )
+        check_name(name, text)
     if request.max_run_s is not None and not 0 < request.max_run_s <= 366 * 86_400:
         raise InvalidInputError(
             f"max_run_s {request.max_run_s} is out of range.",

@@ -208,7 +208,7 @@ class Gate:
         limits.save_breakers(self._database, provider, settled.breakers)
         limits.save_learned(self._database, provider, settled.learned)
         # Their parts sleep until a time that has become too late.
-        due.call(self._database, provider, [int(owner) for owner in settled.called])
+        due.wake_parked(self._database, provider, job_ids=[int(owner) for owner in settled.called])
 
 
 def _seat(flight: Flight, effects: list[Slot], looks: list[Slot]) -> bool:
