@@ -53,6 +53,7 @@ class Slice:
             lease_s=config.lease_s,
             interval_s=config.heartbeat_s,
             clock=tools.clock,
+            permit=tools.permit,
         )
         self._gate = Gate(context, tools.limiter, tools.database, tools.clock)
         self._recorder = Recorder(
@@ -154,7 +155,7 @@ class Slice:
         elif self._gate.is_outdated or self._has_old_limits:
             self._stop = "limits changed"
         else:
-            self._stop = "redis is away" if self._gate.is_down else self._tools.signals.stop_reason()
+            self._stop = "redis is away" if self._gate.is_down else self._tools.stop_reason()
         if not self._stop and now_s - self._state_read_at_s > _STATE_POLL_S:
             self._saw_state(checkpoints.job_state(self._db, self._job_id))
 
