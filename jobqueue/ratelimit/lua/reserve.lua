@@ -82,7 +82,7 @@ local function look()
 end
 
 for _, s in ipairs(scopes) do drop_absent(s, now, conf.grace_us) end
-check_all(function(s) return claimed_by_others(s, owner, class, now) end)
+check_all(function(s) return kept_for_others(s, owner, class, now) end)
 
 local answer = {granted, epoch}
 if denial then
