@@ -50,7 +50,10 @@ end
 
 local function check_all(claims)
   granted, denial = want, nil
-  for index, s in ipairs(scopes) do check(s, index, claims(s)) end
+  for index, s in ipairs(scopes) do
+    check(s, index, claims(s))
+    if is_held_back(s, class, now, conf.horizon_us) then constrain(0, 'priority', index, 0, now + conf.look_again_us) end
+  end
 end
 
 local function grant(slots)

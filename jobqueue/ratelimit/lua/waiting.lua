@@ -78,10 +78,9 @@ local function drop_absent(s, now, grace)
   end
 end
 
--- Requests and units of `owners` who go before `owner`, and of a better class than the given one.
-local function sum_before(s, owner, class, owners)
-  local line, n, u = line_of(s), 0, 0
-  for c = 1, class - 1 do n, u = n + line.n[c], u + line.u[c] end
+-- Requests and units of `owners` who go before `owner`.
+local function sum_before(s, owner, class, owners, n, u)
+  local line = line_of(s)
   if line.n[class] == 0 then return n, u end
   local own = place_of(s, owner)
   for _, other in ipairs(owners) do
@@ -93,20 +92,32 @@ local function sum_before(s, owner, class, owners)
   return n, u
 end
 
--- What is kept for others now: those of a better class, and those before in line whose time has come.
+-- What is kept for others now: those before in line whose time has come. Better classes hold all others back anyway.
 local function kept_for_others(s, owner, class, now)
   if s.queue == '' then return 0, 0 end
-  return sum_before(s, owner, class, redis.call('ZRANGEBYSCORE', s.waiting, '-inf', integer(now)))
+  return sum_before(s, owner, class, redis.call('ZRANGEBYSCORE', s.waiting, '-inf', integer(now)), 0, 0)
 end
 
 -- All that is ahead of `owner` in line.
 local function ahead_of(s, owner, class)
   if s.queue == '' then return 0, 0 end
-  local own = place_of(s, owner)
-  if own and own.class == class then return sum_before(s, owner, class, redis.call('ZRANGE', s.waiting, 0, -1)) end
-  local line, n, u = line_of(s), 0, 0
-  for c = 1, class do n, u = n + line.n[c], u + line.u[c] end
-  return n, u
+  local own, line, n, u = place_of(s, owner), line_of(s), 0, 0
+  for c = 1, class - 1 do n, u = n + line.n[c], u + line.u[c] end
+  if own and own.class == class then return sum_before(s, owner, class, redis.call('ZRANGE', s.waiting, 0, -1), n, u) end
+  return n + line.n[class], u + line.u[class]
+end
+
+-- Whether somebody of a better class waits whose time is near: what is free now would be missing then.
+local function is_held_back(s, class, now, horizon)
+  if s.queue == '' then return false end
+  local line, n = line_of(s), 0
+  for c = 1, class - 1 do n = n + line.n[c] end
+  if n == 0 then return false end
+  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', s.waiting, '-inf', integer(now + horizon))) do
+    local place = place_of(s, owner)
+    if place and place.class < class then return true end
+  end
+  return false
 end
 
 -- A place in line, or the one `owner` has, until `wake` or soon after, never another's instant; the time it got.
