@@ -30,6 +30,7 @@ from jobqueue.model.breaker import (
 )
 from jobqueue.model.call_window import CallWindow, CountWindow, TimeWindow
 from jobqueue.model.limit import (
+    Adjustment,
     CircuitBreakerState,
     DenialReason,
     Denied,
@@ -39,6 +40,7 @@ from jobqueue.model.limit import (
     Slot,
     SlotResult,
     SlotUse,
+    Throttle,
 )
 from jobqueue.ratelimit.limiter import Limiter
 
@@ -118,9 +120,7 @@ class BothBreakers(RuleBasedStateMachine):
 
     def configure(self, name: str) -> None:
         self.config = CONFIGS[name]
-        self.limits["spotify"] = provider_limits(
-            "1000/second", breaker=self.config, cooldown_default_s=0.001, longest_request_s=3.0
-        )
+        self.limits["spotify"] = provider_limits("1000/second", breaker=self.config, longest_request_s=3.0)
 
     @precondition(lambda self: not self.is_quiet)
     @rule(name=st.sampled_from(list(CONFIGS)))
@@ -186,13 +186,15 @@ class BothBreakers(RuleBasedStateMachine):
         if not answered:
             return
         jitter, changed = self.random.randrange(1001), False
-        for slot, until_us, use, latency_s in answered:
+        # Throttles are settled last, whatever their place.
+        for slot, until_us, use, latency_s in sorted(answered, key=lambda answer: answer[2] is SlotUse.THROTTLED):
             if until_us > self.now_us:
                 changed = self._record(slot, use, latency_s, jitter) or changed
             self.open.remove((slot, until_us))
-        settled = self.limiter.settle([SlotResult(slot, use, latency_s) for slot, _, use, latency_s in answered])
+        settled = self.limiter.settle([_result(slot, use, latency_s) for slot, _, use, latency_s in answered])
         assert settled.breakers == ((self.expected_state(),) if changed else ())
         self.clock.now_us += 1000  # beyond the cool-down of a throttled answer
+        self.limiter.adjust(SCOPE, Adjustment.FORGET_LEARNED)
 
     def _record(self, slot: Slot, use: SlotUse, latency_s: float | None, jitter: int) -> bool:
         before = self.model
@@ -212,7 +214,7 @@ class BothBreakers(RuleBasedStateMachine):
         """A person has the last word."""
         self.seen[f"{self.model.status} commanded to {status}"] += 1
         self.model = force(self.model, status)
-        assert self.limiter.force_breaker(SCOPE, status) == self.expected_state()
+        assert self.limiter.adjust(SCOPE, Adjustment(status.value)).breakers == (self.expected_state(),)
 
     @precondition(lambda self: self.model.status in (BreakerStatus.FORCED_OPEN, BreakerStatus.DISABLED))
     @rule()
@@ -267,6 +269,10 @@ class BothBreakers(RuleBasedStateMachine):
             _text(self.model.window),
             self.model.live_leases(self.now_us),
         )
+
+
+def _result(slot: Slot, use: SlotUse, latency_s: float | None) -> SlotResult:
+    return SlotResult(slot, use, latency_s, Throttle(0.001) if use is SlotUse.THROTTLED else None)
 
 
 def _seconds(us: int) -> float:

@@ -10,16 +10,24 @@ from typing import Any
 
 from jobqueue.engine.flight import Flight, Step
 from jobqueue.handler import Call, JobHandler
+from jobqueue.model.quota import QuotaReport
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one request: a value, or the error the handler raised."""
+    """What came of one request: a value, or the error the handler raised.
+
+    Attributes:
+        reports: What the answer said of the provider's quotas.
+        malformed_headers: Its rate-limit fields that meant nothing.
+    """
 
     flight: Flight
     value: Any
     error: BaseException | None
     latency_s: float
+    reports: tuple[QuotaReport, ...] = ()
+    malformed_headers: int = 0
 
 
 class Crew:
@@ -48,7 +56,8 @@ class Crew:
                     value = self._handler.apply(call)
         except BaseException as error:
             failure = error
-        self._answers.put(Answer(flight, value, failure, time.monotonic() - started_s))
+        latency_s = time.monotonic() - started_s
+        self._answers.put(Answer(flight, value, failure, latency_s, call.notes.reports, call.notes.malformed))
 
     def answers(self, timeout_s: float) -> list[Answer]:
         """All answers that are there; waits up to *timeout_s* for the first."""

@@ -158,7 +158,16 @@ class Gate:
             return
         slot = flight.slots.pop(0)
         operation = self._context.operation.name if flight.step is Step.APPLY else ""
-        self._results.append(result_of(slot, answer.error, latency_s=answer.latency_s, operation=operation))
+        self._results.append(
+            result_of(
+                slot,
+                answer.error,
+                latency_s=answer.latency_s,
+                operation=operation,
+                reports=answer.reports,
+                malformed_headers=answer.malformed_headers,
+            )
+        )
 
     def refused(self, epoch: int) -> None:
         """Intents could not be committed: the limiter's state they were granted from is older than *epoch*."""

@@ -81,7 +81,7 @@ def change_limits(
     changes: dict[str, Any] = given
     after = replace(before, **changes)
     if given:
-        limits.set_limits(database, after, provider, keeps_concurrency=max_concurrency is None)
+        limits.set_limits(database, after, provider)
     shown_before, shown_after = _config(before), _config(after)
     if batch is not None:
         operation, smallest, optimal, largest = batch

@@ -258,6 +258,7 @@ class Slice:
             attempt=flight.attempt,
             before=tuple(flight.before[item.seq] for item in flight.items) if is_known else (),
             after=tuple(flight.after[item.seq] for item in flight.items) if is_known else (),
+            notes=context.notes(),
         )
 
     # --- answers ---

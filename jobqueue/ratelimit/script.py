@@ -37,11 +37,12 @@ class Script:
         return cls(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-_SHARED = ("base", "breaker", "common")
-RESERVE = Script.load("reserve", *_SHARED)
-SETTLE = Script.load("settle", *_SHARED)
-REBUILD = Script.load("rebuild", *_SHARED)
-FORCE = Script.load("force", *_SHARED)
+_STATE = ("base", "window", "breaker", "common")
+
+RESERVE = Script.load("reserve", *_STATE, "waiting")
+SETTLE = Script.load("settle", *_STATE, "waiting")
+REBUILD = Script.load("rebuild", *_STATE)
+ADJUST = Script.load("adjust", *_STATE, "waiting")
 DELETE = Script.load("delete")
 
 

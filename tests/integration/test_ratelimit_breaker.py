@@ -10,8 +10,8 @@ import redis
 from ratelimit_world import Clock, MemoryHistory, provider_limits
 
 from jobqueue.errors import InvalidInputError
-from jobqueue.model.breaker import BreakerConfig, BreakerStatus
-from jobqueue.model.limit import DenialReason, Denied, Granted, Scope, SlotResult, SlotUse
+from jobqueue.model.breaker import COMMANDS, BreakerConfig, BreakerStatus
+from jobqueue.model.limit import Adjustment, DenialReason, Denied, Granted, Scope, SlotResult, SlotUse
 from jobqueue.ratelimit.limiter import Limiter
 
 SPOTIFY, ALICE = Scope("spotify"), Scope("spotify", "alice")
@@ -141,26 +141,28 @@ def test_forced_open_holds_until_it_is_lifted(make, clock, redis_url):
     """Nothing passes, answers and time change nothing, the state outlives an idle scope; then it is as new."""
     limiter = make()
     (late,) = slots_of(limiter.reserve(SPOTIFY))
-    assert limiter.force_breaker(SPOTIFY, BreakerStatus.FORCED_OPEN).status is BreakerStatus.FORCED_OPEN
+    (forced,) = limiter.adjust(SPOTIFY, Adjustment.FORCE_OPEN).breakers
+    assert forced.status is BreakerStatus.FORCED_OPEN
     assert denied_for_s(limiter) == 1.0
     assert limiter.settle([SlotResult(late, SlotUse.FAILURE)]).breakers == ()
     clock.advance(100_000)
     assert denied_for_s(limiter) == 1.0
     with redis.Redis.from_url(redis_url) as client:
         assert 30 * 86_400 <= client.ttl(KEY) <= 31 * 86_400
-    assert limiter.force_breaker(SPOTIFY, BreakerStatus.CLOSED).calls == 0
+    (closed,) = limiter.adjust(SPOTIFY, Adjustment.CLOSE_BREAKER).breakers
+    assert (closed.status, closed.calls) == (BreakerStatus.CLOSED, 0)
     assert len(slots_of(limiter.reserve(SPOTIFY, want=99))) == 99
 
 
 def test_disabled_counts_nothing(make):
     """A provider that only fails is called on; enabled again it starts from nothing."""
     limiter = make()
-    limiter.force_breaker(SPOTIFY, BreakerStatus.DISABLED)
+    limiter.adjust(SPOTIFY, Adjustment.DISABLE_BREAKER)
     slots = slots_of(limiter.reserve(SPOTIFY, want=50))
     assert limiter.settle([SlotResult(slot, SlotUse.FAILURE) for slot in slots]).breakers == ()
     (state,) = limiter.snapshot(SPOTIFY).breakers
     assert (state.status, state.calls) == (BreakerStatus.DISABLED, 0)
-    limiter.force_breaker(SPOTIFY, BreakerStatus.CLOSED)
+    limiter.adjust(SPOTIFY, Adjustment.CLOSE_BREAKER)
     trip(limiter, Clock())
 
 
@@ -169,17 +171,20 @@ def test_a_command_outlives_redis(make, clock, redis_url, status):
     """What the command answered is stored; after a flush it holds again."""
     history = MemoryHistory(clock)
     limiter = make(history=history)
-    history.opened = [limiter.force_breaker(SPOTIFY, status)]
+    history.opened = list(limiter.adjust(SPOTIFY, Adjustment(status.value)).breakers)
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     assert bool(slots_of(limiter.reserve(SPOTIFY))) == (status is BreakerStatus.DISABLED)
     assert limiter.snapshot(SPOTIFY).breakers[0].status is status
 
 
-def test_a_command_that_makes_no_sense_is_refused(make):
-    """Open and half-open follow from events alone, and a level without a breaker has nothing to force."""
+def test_a_level_without_a_breaker_takes_no_command(make):
+    """There is nothing to force."""
     limiter = make(account_windows="5/minute")
-    with pytest.raises(InvalidInputError, match="'open' cannot be commanded"):
-        limiter.force_breaker(SPOTIFY, BreakerStatus.OPEN)
-    with pytest.raises(InvalidInputError, match="spotify/alice has no breaker"):
-        limiter.force_breaker(ALICE, BreakerStatus.DISABLED)
+    with pytest.raises(InvalidInputError, match="spotify/alice has no circuit breaker"):
+        limiter.adjust(ALICE, Adjustment.DISABLE_BREAKER)
+
+
+def test_the_commands_are_those_of_the_model():
+    """Every status a person may command has its adjustment."""
+    assert {str(of) for of in Adjustment if of.is_of_breaker} == {str(status) for status in COMMANDS}

@@ -1,4 +1,5 @@
--- What every script stands on. Times are whole microseconds; Lua's doubles hold them exactly until the year 2255.
+-- What every script needs: the clock, and reading and writing numbers.
+-- Times are whole microseconds; Lua's doubles hold them exactly until the year 2255.
 
 local function clock(given)
   if given ~= '' then return tonumber(given) end
