@@ -120,7 +120,9 @@ class BothBreakers(RuleBasedStateMachine):
 
     def configure(self, name: str) -> None:
         self.config = CONFIGS[name]
-        self.limits["spotify"] = provider_limits("1000/second", breaker=self.config, longest_request_s=3.0)
+        self.limits["spotify"] = provider_limits(
+            "1000/second", breaker=self.config, longest_request_s=3.0, learned_floor=1000
+        )
 
     @precondition(lambda self: not self.is_quiet)
     @rule(name=st.sampled_from(list(CONFIGS)))
@@ -186,15 +188,19 @@ class BothBreakers(RuleBasedStateMachine):
         if not answered:
             return
         jitter, changed = self.random.randrange(1001), False
-        # Throttles are settled last, whatever their place.
-        for slot, until_us, use, latency_s in sorted(answered, key=lambda answer: answer[2] is SlotUse.THROTTLED):
+        for slot, until_us, use, latency_s in answered:
             if until_us > self.now_us:
                 changed = self._record(slot, use, latency_s, jitter) or changed
             self.open.remove((slot, until_us))
-        settled = self.limiter.settle([_result(slot, use, latency_s) for slot, _, use, latency_s in answered])
+        pause = Throttle(0.001)
+        settled = self.limiter.settle(
+            [
+                SlotResult(slot, use, latency_s, pause if use is SlotUse.THROTTLED else None)
+                for slot, _, use, latency_s in answered
+            ]
+        )
         assert settled.breakers == ((self.expected_state(),) if changed else ())
         self.clock.now_us += 1000  # beyond the cool-down of a throttled answer
-        self.limiter.adjust(SCOPE, Adjustment.FORGET_LEARNED)
 
     def _record(self, slot: Slot, use: SlotUse, latency_s: float | None, jitter: int) -> bool:
         before = self.model
@@ -269,10 +275,6 @@ class BothBreakers(RuleBasedStateMachine):
             _text(self.model.window),
             self.model.live_leases(self.now_us),
         )
-
-
-def _result(slot: Slot, use: SlotUse, latency_s: float | None) -> SlotResult:
-    return SlotResult(slot, use, latency_s, Throttle(0.001) if use is SlotUse.THROTTLED else None)
 
 
 def _seconds(us: int) -> float:

@@ -10,7 +10,6 @@ import redis
 from ratelimit_world import Clock, MemoryHistory, provider_limits
 
 from jobqueue.model.limit import (
-    Adjustment,
     BreakerConfig,
     CostExceedsLimitError,
     DenialReason,
@@ -211,11 +210,10 @@ def test_a_late_throttle_pauses_all_the_same(make, clock):
 def test_throttles_never_open_the_breaker_and_failures_do(make, clock):
     """Twenty 429s leave it closed; two failures open it, probes pass when its time is over, and success closes it."""
     config = BreakerConfig(minimum_calls=2, failure_rate=0.5, open_s=5, jitter=0, probes=1, slow_start_s=0)
-    limiter = make("100/minute", breaker=config, cooldown_default_s=0.001)
+    limiter = make("100/minute", breaker=config, learned_floor=100)
     for _ in range(20):
         limiter.settle([SlotResult.throttled(granted(limiter.reserve(SPOTIFY))[0], 0.001)])
         clock.advance(0.01)
-    limiter.adjust(SPOTIFY, Adjustment.FORGET_LEARNED)
     slots = granted(limiter.reserve(SPOTIFY, want=2), 2)
     (opened,) = limiter.settle([SlotResult(slot, SlotUse.FAILURE) for slot in slots]).breakers
     assert (opened.status, opened.open_remaining_s) == ("open", 5.0)
