@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from jobqueue.cli import dead_letters, enqueue, jobs, limits, servers, up
+from jobqueue.cli import dead_letters, enqueue, jobs, limits, servers, up, why
 from jobqueue.cli.command import Group, Invocation, debug_option, examples
 from jobqueue.cli.failure import BAD_USAGE, DONE, OUTPUT_CLOSED, report
 from jobqueue.cli.output import OutputClosedError
@@ -19,6 +19,7 @@ _COMMANDS = (
     enqueue.enqueue,
     jobs.status,
     jobs.watch,
+    why.why,
     jobs.list_jobs,
     jobs.items,
     jobs.pause,

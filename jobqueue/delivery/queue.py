@@ -9,7 +9,7 @@ from typing import Any
 
 from rq import Queue, Worker
 
-from jobqueue.delivery import entry, queues
+from jobqueue.delivery import entry, explaining, queues
 from jobqueue.delivery.dispatch import dispatch
 from jobqueue.delivery.forgery import SliceJob
 from jobqueue.delivery.horse import describe_worker
@@ -23,6 +23,7 @@ from jobqueue.errors import InvalidInputError, ServerUnavailableError
 from jobqueue.model.item import ItemStatus
 from jobqueue.model.job import Job, JobRequest, JobStatus, Priority
 from jobqueue.model.progress import JobProgress
+from jobqueue.model.standstill import Facts
 from jobqueue.model.worker import WorkerConfig
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.settings import Settings
@@ -127,6 +128,12 @@ class JobQueue:
         self._check_migrated()
         job = jobs.get(self._database, job_id)
         return job_progress(self._database, job_id, self._limiter(job.provider))
+
+    def job_facts(self, job_id: int) -> Facts:
+        """What `jobqueue.model.why.explain` judges: why the job moves or does not; see `explaining.job_facts`."""
+        self._check_migrated()
+        limiter = self._limiter(jobs.get(self._database, job_id).provider)
+        return explaining.job_facts(self._database, self._connection, limiter, self.settings, job_id)
 
     def list_jobs(
         self, *, states: Sequence[str] | None = None, before_id: int | None = None, count: int = 50
