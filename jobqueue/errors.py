@@ -9,6 +9,7 @@
     │   │   ├── IdempotencyConflictError
     │   │   └── DuplicateJobError
     │   └── InvalidTransitionError      the job's state does not allow it
+    ├── CannotMeetDeadlineError         exit 4: the job would be done too late; nothing was stored
     ├── ServerUnavailableError          exit 3: Redis or Postgres cannot be reached
     ├── MigrationError                  exit 2: the schema and the code do not fit
     │   ├── DatabaseNotMigratedError
@@ -100,6 +101,12 @@ class DuplicateJobError(ConflictError):
 
 class InvalidTransitionError(UsageError):
     """The job's state does not allow what was asked."""
+
+
+class CannotMeetDeadlineError(JobQueueError):
+    """The job as asked for would not be done by its deadline."""
+
+    exit_code = 4
 
 
 class ServerUnavailableError(JobQueueError):

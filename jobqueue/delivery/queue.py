@@ -9,8 +9,9 @@ from typing import Any
 
 from rq import Queue, Worker
 
-from jobqueue.delivery import entry, explaining, queues
+from jobqueue.delivery import entry, queues
 from jobqueue.delivery.dispatch import dispatch
+from jobqueue.delivery.explaining import Explaining
 from jobqueue.delivery.forgery import SliceJob
 from jobqueue.delivery.horse import describe_worker
 from jobqueue.engine import control, enqueue, registry
@@ -23,7 +24,6 @@ from jobqueue.errors import InvalidInputError, ServerUnavailableError
 from jobqueue.model.item import ItemStatus
 from jobqueue.model.job import Job, JobRequest, JobStatus, Priority
 from jobqueue.model.progress import JobProgress
-from jobqueue.model.standstill import Facts
 from jobqueue.model.worker import WorkerConfig
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.settings import Settings
@@ -43,7 +43,7 @@ class Page:
     next: str
 
 
-class JobQueue:
+class JobQueue(Explaining):
     """Everything a program or a person does with jobs.
 
     One instance belongs to one thread. It opens its connections when they are first needed.
@@ -81,17 +81,25 @@ class JobQueue:
 
     # --- jobs ---
 
-    def enqueue_job(self, request: JobRequest, source: RowSource, *, skip_invalid: bool = False) -> Enqueued:
+    def enqueue_job(
+        self, request: JobRequest, source: RowSource, *, skip_invalid: bool = False, deadline_s: float | None = None
+    ) -> Enqueued:
         """Check, read and store a job, then tell the workers.
 
+        Args:
+            deadline_s: Refuse the job when nine of ten like it would take longer than this, see `preflight_job`.
+
         Raises:
+            CannotMeetDeadlineError: It would; nothing was stored.
             InvalidInputError: Something about the request or an item is wrong; nothing was stored.
             ConflictError: An equal job exists, or the idempotency key was used for another.
             ServerUnavailableError: Postgres or Redis cannot be reached; nothing was stored.
         """
         self._check()
         enqueue.check_account(request, self.settings.provider_override(request.provider).account)
-        enqueued = enqueue.enqueue(self._database, request, source, skip_invalid=skip_invalid)
+        enqueued = enqueue.enqueue(
+            self._database, request, source, skip_invalid=skip_invalid, admit=self._admission(deadline_s)
+        )
         self._tell(enqueued.job_id)
         return enqueued
 
@@ -103,10 +111,12 @@ class JobQueue:
         owner: str = "",
         idempotency_key: str | None = None,
         max_run_s: float | None = None,
+        deadline_s: float | None = None,
     ) -> Enqueued:
         """Undo job *job_id*: whatever it changed is put back, latest change first. A running job is cancelled first.
 
         Raises:
+            CannotMeetDeadlineError: It would take longer than *deadline_s*; nothing was stored or cancelled.
             NotFoundError: There is no such job.
             InvalidInputError: Its operation cannot be undone.
             DuplicateJobError: It is being rolled back already.
@@ -119,6 +129,7 @@ class JobQueue:
             owner=owner,
             idempotency_key=idempotency_key,
             max_run_s=max_run_s,
+            admit=self._admission(deadline_s),
         )
         self._tell(enqueued.job_id)
         return enqueued
@@ -128,12 +139,6 @@ class JobQueue:
         self._check_migrated()
         job = jobs.get(self._database, job_id)
         return job_progress(self._database, job_id, self._limiter(job.provider))
-
-    def job_facts(self, job_id: int) -> Facts:
-        """What `jobqueue.model.why.explain` judges: why the job moves or does not; see `explaining.job_facts`."""
-        self._check_migrated()
-        limiter = self._limiter(jobs.get(self._database, job_id).provider)
-        return explaining.job_facts(self._database, self._connection, limiter, self.settings, job_id)
 
     def list_jobs(
         self, *, states: Sequence[str] | None = None, before_id: int | None = None, count: int = 50

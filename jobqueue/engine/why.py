@@ -18,7 +18,7 @@ from jobqueue.model.limit import Denied, Scope
 from jobqueue.model.standstill import Delivery, Facts, LeaseHolder, Parked, UndoneJob
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.settings import Settings
-from jobqueue.store import due, standstill
+from jobqueue.store import due, explaining
 from jobqueue.store.database import Database
 
 _LATE_S = 3.0
@@ -54,7 +54,7 @@ def facts(
             denied = _denied(limiter, job)
         except ServerUnavailableError as error:
             delivery, redis_error = None, error.message
-    rows = standstill.open_parts(database, job_id)
+    rows = explaining.open_parts(database, job_id)
     unheld = [row for row in rows if row["holder"] is None]
     return Facts(
         progress,
@@ -67,7 +67,7 @@ def facts(
             if row["first_in_s"] is not None and not row["is_due"]
         ),
         holders=_holders([row for row in rows if row["holder"] is not None], settings),
-        retries=standstill.retries(database, job_id),
+        retries=explaining.retries(database, job_id),
         denied=denied,
         undone=_undone(database, job),
         delivery=delivery,
@@ -80,9 +80,10 @@ def facts(
 def _denied(limiter: Limiter, job: Job) -> Denied | None:
     """What the limiter says to the job's next batch, which asks for a look and its effect together."""
     operation = _operation(job)
+    scope = Scope(job.provider, job.account, job.operation)
     want = 2 if operation is not None and operation.is_observed else 1
     try:
-        return limiter.why(Scope(job.provider, job.account), want, cost_units=operation.cost_units if operation else 1)
+        return limiter.why(scope, want, cost_units=operation.cost_units if operation else 1)
     except ServerUnavailableError:
         raise
     except JobQueueError:  # its limits cannot be read: a worker that takes it will say so

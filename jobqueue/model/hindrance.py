@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from jobqueue.model.job import JobStatus
 from jobqueue.model.limit import DenialReason
-from jobqueue.model.reason import Constraint, Reason, counted
+from jobqueue.model.reason import Constraint, Reason
 from jobqueue.model.standstill import NEXT_ATTEMPT, Facts, LeaseHolder
+from jobqueue.model.words import counted, duration
 
 SWEEP_S = 2.0
 """What the sweep repairs it repairs within this time."""
@@ -174,7 +175,7 @@ def _lease(facts: Facts) -> Reason | None:
 
 
 def _absence(holder: LeaseHolder) -> str:
-    return "is gone" if holder.is_gone else f"has said nothing for {holder.silent_for_s:.0f} s too long"
+    return "is gone" if holder.is_gone else f"has said nothing for {duration(holder.silent_for_s)} too long"
 
 
 def _retry(facts: Facts) -> Reason | None:

@@ -63,8 +63,3 @@ class Reason:
             "remedy": self.remedy,
             "is_total": self.is_total,
         }
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 part``, ``2,500 parts``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -12,8 +12,9 @@ from typing import Any
 
 from jobqueue.model.hindrance import RULES
 from jobqueue.model.job import JobStatus
-from jobqueue.model.reason import Constraint, Reason, counted
+from jobqueue.model.reason import Constraint, Reason
 from jobqueue.model.standstill import Facts
+from jobqueue.model.words import counted, duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def _evidence(facts: Facts) -> list[str]:
             f"{counted(facts.open_parts, 'open part')}: {held} held, {facts.due_parts} due, {facts.parked_parts} parked"
         )
     if facts.fails_in_s is not None:
-        found.append(f"it fails in {max(0.0, facts.fails_in_s):.0f} s if it is not done by then (--max-run)")
+        found.append(f"it fails in {duration(facts.fails_in_s)} if it is not done by then (--max-run)")
     if facts.delivery is not None and facts.delivery.refusal and facts.delivery.fails_in_s is not None:
-        found.append(f"it fails in {max(0.0, facts.delivery.fails_in_s):.0f} s of further refusals")
+        found.append(f"it fails in {duration(facts.delivery.fails_in_s)} if nobody takes it")
     return found

@@ -197,7 +197,7 @@ def test_a_job_that_every_worker_refused_says_what_they_lack(
     found = why(program, job_id)
     assert found["binding"] == "refused"
     assert "type 'elsewhere' is unknown" in found["detail"]
-    assert any("it fails in 3" in words for words in found["evidence"])
+    assert any("if nobody takes it" in words for words in found["evidence"])
     refusals.forget(connection, job_id)
     assert why(program, job_id)["binding"] == "pickup"
 
