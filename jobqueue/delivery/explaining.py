@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
 
 import redis
 
@@ -95,16 +95,9 @@ class Explaining(ABC):
         return lambda work: require_deadline(self._forecast(work, deadline_s))
 
     def _forecast(self, work: Work, deadline_s: float | None) -> Preflight:
-        try:
-            workers = presence.workers(self._connection)
-            count = sum(work.request.priority.queue in worker.queues for worker in workers)
-        except ServerUnavailableError:
-            return self._preflight(work, None, deadline_s)
-        return self._preflight(work, count, deadline_s)
-
-    def _preflight(self, work: Work, workers: int | None, deadline_s: float | None) -> Preflight:
-        chosen = work.request.options.get("batch_size")
-        if isinstance(chosen, int):
-            work = replace(work, sizes=replace(work.sizes, min_size=1, optimal_size=chosen, max_size=chosen))
+        workers: int | None = None
+        with suppress(ServerUnavailableError):
+            queue = work.request.priority.queue
+            workers = sum(queue in worker.queues for worker in presence.workers(self._connection))
         limiter = self._limiter(work.request.provider)
         return preflight(self._database, limiter, self.settings, work, workers=workers, deadline_s=deadline_s)

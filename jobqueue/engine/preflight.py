@@ -13,7 +13,7 @@ from jobqueue.handler import Operation
 from jobqueue.model.batching import BatchConfig
 from jobqueue.model.job import JobRequest
 from jobqueue.model.limit import CostExceedsLimitError, RateLimitState, Scope, ScopeLimits, Window, WindowState
-from jobqueue.model.parting import part_ranges, part_size
+from jobqueue.model.parting import part_size
 from jobqueue.model.plan import Measured, Plan, WindowLoad
 from jobqueue.model.preflight import Estimate, Verdict, estimate, judge
 from jobqueue.model.words import duration
@@ -32,7 +32,7 @@ class Work:
     """What would be enqueued.
 
     Attributes:
-        sizes: Batch sizes, those the job chose included.
+        sizes: Batch sizes of its operation.
     """
 
     request: JobRequest
@@ -154,14 +154,16 @@ def preflight(
     measured = _measured(database, scope, notes)
     state = _state(limiter, scope, notes)
     size = part_size(work.item_count, optimal_size=work.sizes.optimal_size, is_ordered=operation.is_ordered)
+    chosen = request.options.get("batch_size")
     plan = Plan(
         items=work.item_count,
-        sizes=work.sizes,
+        sizes=BatchConfig(1, chosen, chosen) if isinstance(chosen, int) else work.sizes,
         windows=tuple(_loads(levels, state, measured)),
         requests_a_batch=2 if operation.is_observed else 1,
         units_a_batch=operation.cost_units + (operation.observe_cost_units if operation.is_observed else 0),
         is_ordered=operation.is_ordered,
-        parts=sum(1 for _ in part_ranges(work.item_count, size)),
+        parts=-(-work.item_count // size),
+        part_items=size,
         workers=_workers(workers, request, notes),
         in_flight=worker_config(settings).in_flight,
         max_concurrency=min((level.max_concurrency for level in levels if level.max_concurrency), default=None),

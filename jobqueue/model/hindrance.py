@@ -139,13 +139,11 @@ def _limit(facts: Facts) -> Reason | None:
     lifts_s = denied.retry_after_s
     if _is_all_parked(facts):  # a freed slot is of no use to a part before its own time
         lifts_s = max(lifts_s, min(group.next_in_s for group in facts.parked))
-    return Reason(_OF_DENIAL[denied.reason], denied.constraint, lifts_s, remedy=_REMEDIES.get(denied.reason, ""))
-
-
-_OF_DENIAL = {reason: Constraint(reason.value) for reason in DenialReason}
-_REMEDIES = {
-    DenialReason.BREAKER: "The provider kept failing; probes go out by themselves. See: jobqueue limits show PROVIDER",
-}
+    remedy = ""
+    if denied.reason is DenialReason.BREAKER:
+        provider = facts.progress.job.provider
+        remedy = f"The provider kept failing; probes go out by themselves. See: jobqueue limits show {provider}"
+    return Reason(Constraint(denied.reason.value), denied.constraint, lifts_s, remedy)
 
 
 def _label(facts: Facts) -> Reason | None:
@@ -184,7 +182,7 @@ def _retry(facts: Facts) -> Reason | None:
         return None
     words = []
     if retries.items:
-        words.append(f"{counted(retries.items, 'item')} for another attempt")
+        words.append(f"{counted(retries.items, 'item')} to be tried again")
     if retries.batches:
         failure = f" after {retries.error}" if retries.error else ""
         words.append(f"{counted(retries.batches, 'request')} to be sent again{failure}")
@@ -192,7 +190,7 @@ def _retry(facts: Facts) -> Reason | None:
     waits = {group.reason for group in facts.parked}
     return Reason(
         Constraint.RETRY,
-        f"{' and '.join(words)} waiting out a delay",
+        " and ".join(words),
         max(0.0, min(times)) if times else None,
         is_total=_is_all_parked(facts) and waits <= {NEXT_ATTEMPT},
     )

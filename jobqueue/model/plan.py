@@ -69,7 +69,8 @@ class Plan:
         items: Items of the job.
         sizes: Batch sizes; *health* 0..1 as in `pick_batch_size`.
         requests_a_batch: 2 for a look and its effect, else 1; *units_a_batch* what they cost together.
-        parts: Parts the items are cut into; at most one worker works on each.
+        parts: Parts the items are cut into; at most one worker works on each, and no batch reaches over two.
+        part_items: Items of each part but the last; 0 for all of them.
         workers: Live workers on the job's queue, each with *in_flight* batches under way.
         max_concurrency: Most requests under way at the provider; None for no cap.
         starts_in_s: Until the first request may go out: a cool-down, an open breaker.
@@ -83,6 +84,7 @@ class Plan:
     units_a_batch: int = 1
     is_ordered: bool = False
     parts: int = 1
+    part_items: int = 0
     workers: int = 1
     in_flight: int = 4
     max_concurrency: int | None = None
@@ -90,6 +92,11 @@ class Plan:
     starts_in_s: float = 0.0
     throttle_pause_s: float = 30.0
     measured: Measured = field(default_factory=Measured)
+
+    @property
+    def left_over(self) -> int:
+        """Room left in the last batches of all parts but the last, at the optimal size."""
+        return max(0, self.parts - 1) * (-self.part_items % self.sizes.optimal_size)
 
     @property
     def lanes(self) -> int:

@@ -11,8 +11,9 @@ P50 walks with the mean latency and the mean share of requests that must be repe
 ten jobs like this stay below, from the measured spread: for the mean latency of a lane's m requests, given n measured
 ones with mean μ and standard deviation σ, it is μ + 1.2816 σ √(1/m + 1/n), and for a share p of repeats among N
 requests p + 1.2816 √(p (1 − p) (1/N + 1/n)), with p taken from one more and two more than were counted (no repeat among
-few requests proves little). P90 also lets what the windows hold leave them as late as it may, makes a short batch of
-each part's last one, adds the pauses that throttles bring, and the longest row of repeats that one batch must expect.
+few requests proves little). P90 also lets what the windows hold leave them as late as it may, makes each part's
+last batch half empty where sizes vary, and adds the longest row of repeats that one batch must expect. Both add the
+pauses that throttles bring, at the mean and the late share.
 
 Source: the prediction interval of a mean in Hahn and Meeker, "Statistical Intervals", 1991; for the added counts
 Agresti and Coull, "Approximate is better than exact for interval estimation of binomial proportions", 1998.
@@ -158,8 +159,10 @@ def _walked(plan: Plan, *, latency_s: float, repeat_share: float, is_late: bool,
         )
     if flight_s > 0 and without != LANES:
         meters.append(lane_meter(plan.lanes, flight_s))
-    extra = plan.parts * plan.sizes.min_size if is_late else 0
-    # A repeat is one more request for the same items: as if there were more of them.
+    # A short batch, and a repeat, is a request for fewer items than it could be: as if there were more of them.
+    extra = plan.left_over
+    if is_late and plan.sizes.max_size > plan.sizes.optimal_size:
+        extra = max(extra, max(0, plan.parts - 1) * plan.sizes.max_size // 2)
     items = math.ceil((plan.items + extra) / max(0.05, 1.0 - repeat_share)) * steps
     found = walk(items, plan.sizes, meters, flight_s=flight_s, health=plan.health)
     batches = -(-found.batches // steps)

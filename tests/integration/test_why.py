@@ -233,7 +233,7 @@ def test_items_in_backoff_are_counted_with_their_time(program: Program, database
         " FROM generate_series(1, 3) AS s",
     )
     found = why(program)
-    assert (found["binding"], found["detail"]) == ("retry", "3 items for another attempt waiting out a delay")
+    assert (found["binding"], found["detail"]) == ("retry", "3 items to be tried again")
     assert 30 < found["lifts_in_s"] <= 40
 
 
