@@ -104,6 +104,13 @@ def test_a_moving_job_says_how_it_moves_and_lists_what_slows_it() -> None:
         ({"denied": DENIED, "labels": (LabelHold("a", 1, 1, 3.0),)}, "window"),
         ({"denied": DENIED, "undone": UndoneJob(41, leases=1, leases_end_in_s=15.0)}, "undone_job"),
         ({"denied": DENIED, "undone": UndoneJob(41)}, "window"),
+        # Of equals, the first from the job outward.
+        ({"status": JobStatus.PAUSED, "delivery": None, "redis_error": "Redis cannot be reached: no"}, "paused"),
+        ({"delivery": replace(NOBODY, refusal="type 'x' is unknown"), "has_scheduler": False}, "no_worker"),
+        ({"delivery": replace(IDLE, refusal="type 'x' is unknown"), "has_scheduler": False}, "refused"),
+        ({"denied": DENIED, "undone": UndoneJob(41, leases=1, leases_end_in_s=12.0)}, "undone_job"),
+        ({"denied": DENIED, "labels": (LabelHold("a", 1, 1, 12.0),)}, "window"),
+        ({"labels": (LabelHold("a", 1, 1, 9.0),), "holders": (GONE,), "due_parts": 0}, "label"),
         # What stops some of it does not bind while the rest is free.
         ({"holders": (GONE,)}, "pickup"),
         ({"holders": (GONE,), "due_parts": 0}, "lease"),
