@@ -61,7 +61,7 @@ class _Competitor:
 
 @dataclass(slots=True)
 class _Sharer:
-    """Another client that keeps *share* of every limit: in one burst when a window opens, and whatever frees until then.
+    """Another client that keeps *share* of every limit: in one burst when a window opens, else as slots free.
 
     It asks without pause, so it is first at every slot that frees, and it holds no more than its share.
     """

@@ -5,18 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import redis
 from callers import Load, measure, memory_bytes, ratio
 from machine import describe_machine, forget_surroundings, heading
+from servers import own_valkey
 from subjects import NAMES, subject
-
-from jobqueue.local.valkey import Valkey
 
 # By name: as `limits` writes it, units of a window, and after how many operations a caller turns to a fresh scope.
 LIMITS = {"100/minute": ("100 per 1 minute", 100, 100), "1,000,000/hour": ("1000000 per 1 hour", 1_000_000, 0)}
@@ -48,8 +43,8 @@ def main() -> int:
         parser.error(f"--pairs must be at most {most}: more would not fit the windows")
     forget_surroundings()
     try:
-        with server() as url:
-            document = _document(url, callers, arguments)
+        with own_valkey() as valkey:
+            document = _document(valkey.url, callers, arguments)
     except KeyboardInterrupt:
         return 130
     if arguments.is_json:
@@ -57,18 +52,6 @@ def main() -> int:
     else:
         _print(document)
     return 0
-
-
-@contextmanager
-def server() -> Iterator[str]:
-    """An empty Valkey on loopback, with the append-only file every stack of this project has."""
-    with tempfile.TemporaryDirectory(prefix="jobqueue-bench-") as name:
-        valkey = Valkey(Path(name))
-        valkey.start()
-        try:
-            yield valkey.url
-        finally:
-            valkey.stop()
 
 
 def _document(url: str, callers: list[int], arguments: argparse.Namespace) -> dict[str, Any]:
