@@ -22,6 +22,7 @@ from typing import Any, Protocol, runtime_checkable
 from jobqueue.errors import ConfigurationError, InvalidInputError
 from jobqueue.model.item import Item, ItemOutcome, JournalEntry, State
 from jobqueue.model.job import Job, JobRequest
+from jobqueue.model.label import ConcurrencyLimit
 from jobqueue.model.quota import HeaderFormat
 from jobqueue.notes import AnswerNotes
 
@@ -189,9 +190,15 @@ class UndoItem:
 
 
 class BaseHandler:
-    """Defaults for handlers whose operations are not observed and are idempotent."""
+    """Defaults for handlers whose operations are not observed and are idempotent.
+
+    Attributes:
+        concurrency: Most slices at once with one label, for every job of this type that is enqueued without one of its
+            own; such as ``ConcurrencyLimit("rechunk:{account}", capacity=1)``. None for no such bound.
+    """
 
     job_type = ""
+    concurrency: ConcurrencyLimit | None = None
 
     def operation(self, request: JobRequest, provider: Provider) -> Operation:
         """Look *request*'s operation up at the provider; see `find_operation`."""

@@ -20,6 +20,7 @@ class Answer:
     Attributes:
         reports: What the answer said of the provider's quotas.
         malformed_headers: Its rate-limit fields that meant nothing.
+        answered_at_s: When it was there, on `time.monotonic`'s clock: the main thread may look later.
     """
 
     flight: Flight
@@ -28,6 +29,7 @@ class Answer:
     latency_s: float
     reports: tuple[QuotaReport, ...] = ()
     malformed_headers: int = 0
+    answered_at_s: float | None = None
 
 
 class Crew:
@@ -56,8 +58,9 @@ class Crew:
                     value = self._handler.apply(call)
         except BaseException as error:
             failure = error
-        latency_s = time.monotonic() - started_s
-        self._answers.put(Answer(flight, value, failure, latency_s, call.notes.reports, call.notes.malformed))
+        ended_s = time.monotonic()
+        notes = call.notes
+        self._answers.put(Answer(flight, value, failure, ended_s - started_s, notes.reports, notes.malformed, ended_s))
 
     def answers(self, timeout_s: float) -> list[Answer]:
         """All answers that are there; waits up to *timeout_s* for the first."""

@@ -16,6 +16,7 @@ def result_of(
     throttle_kind: ScopeKind = ScopeKind.PROVIDER,
     reports: tuple[QuotaReport, ...] = (),
     malformed_headers: int = 0,
+    answered_at_s: float | None = None,
 ) -> SlotResult:
     """What became of the request sent with *slot*.
 
@@ -30,6 +31,7 @@ def result_of(
         throttle_kind: Whether a throttle pauses the provider or the account.
         reports: What the answer's headers said; a refusal carries them as well as a success.
         malformed_headers: How many of them meant nothing.
+        answered_at_s: When the answer came, on `time.monotonic`'s clock; None for now.
     """
     use, throttle, is_size_caused = SlotUse.OK, None, False
     if isinstance(error, RateLimited):
@@ -39,4 +41,6 @@ def result_of(
     elif error is not None:
         # A batch that was refused for its content neither grew nor shrank the trust in its size.
         operation = ""
-    return SlotResult(slot, use, latency_s, throttle, operation, is_size_caused, reports, malformed_headers)
+    return SlotResult(
+        slot, use, latency_s, throttle, operation, is_size_caused, reports, malformed_headers, answered_at_s
+    )

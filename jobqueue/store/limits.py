@@ -138,18 +138,20 @@ def stored_batch_config(database: Database, provider: str, operation: str) -> Ba
     return None if row is None else BatchConfig(row["min_size"], row["optimal_size"], row["max_size"])
 
 
-def set_batch_config(database: Database, provider: str, operation: str, config: BatchConfig) -> None:
-    """Store the batch sizes of an operation; ``*`` stands for all others."""
-    database.rows(
-        "set_batch_config",
-        {
-            "provider": provider,
-            "operation": operation,
-            "min_size": config.min_size,
-            "optimal_size": config.optimal_size,
-            "max_size": config.max_size,
-        },
-    )
+def set_batch_config(database: Database, provider: str, operation: str, config: BatchConfig) -> int:
+    """Store the batch sizes of an operation, ``*`` for all others; the version of the limits with it."""
+    with changing(database, provider):
+        database.rows(
+            "set_batch_config",
+            {
+                "provider": provider,
+                "operation": operation,
+                "min_size": config.min_size,
+                "optimal_size": config.optimal_size,
+                "max_size": config.max_size,
+            },
+        )
+        return _raise_version(database, provider)
 
 
 def endpoint(database: Database, provider: str) -> Endpoint:
