@@ -18,7 +18,7 @@ def test_lua_and_model_agree_on_every_sequence_of_events(redis_url):
     run_state_machine_as_test(
         lambda: BothBreakers(redis_url, Counter()),
         settings=settings(
-            max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=120, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 
