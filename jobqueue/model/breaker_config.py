@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from jobqueue.errors import ConfigurationError
 from jobqueue.model.call_window import BUCKETS, LARGEST_COUNT, Calls, CallWindow, CountWindow, TimeWindow
@@ -14,8 +15,8 @@ DEFAULT_SLOW_RATE = 0.5
 SLOW_START_STEPS = 5
 """A slow start doubles what may be in flight after each of this many equal parts but the last, which ends it."""
 
-_WHOLE = frozenset({"minimum_calls", "window_calls", "probes"})
-_OPTIONAL = frozenset({"window_s", "window_calls", "slow_call_s", "slow_rate"})
+WHOLE_NUMBERS = frozenset({"minimum_calls", "window_calls", "probes"})
+OPTIONAL = frozenset({"window_s", "window_calls", "slow_call_s", "slow_rate"})
 _RANGES: Mapping[str, tuple[float, float]] = {
     "failure_rate": (0.001, 1),
     "minimum_calls": (1, 100_000),
@@ -130,6 +131,20 @@ class BreakerConfig:
         """Length of the slow start."""
         return round(self.slow_start_s * 1_000_000)
 
+    def changed(self, values: Mapping[str, Any]) -> BreakerConfig:
+        """This configuration with *values* by field; what a new one of them rules out is given up.
+
+        Raises:
+            ConfigurationError: As for a new configuration.
+        """
+        given = dict(values)
+        for one, other in (("window_calls", "window_s"), ("window_s", "window_calls")):
+            if given.get(one) is not None:
+                given.setdefault(other, None)
+        if "slow_call_s" in given and given["slow_call_s"] is None:
+            given.setdefault("slow_rate", None)
+        return replace(self, **given)
+
     def window_after(self, old: CallWindow | None) -> CallWindow:
         """*old*, or an empty window if it was counted for another kind or length."""
         if self.window_calls is not None:
@@ -152,13 +167,13 @@ class BreakerConfig:
 
 
 def _check(name: str, value: object, least: float, most: float) -> None:
-    if value is None and name in _OPTIONAL:
+    if value is None and name in OPTIONAL:
         return
-    kind = "a whole number" if name in _WHOLE else "a number"
-    is_number = isinstance(value, int if name in _WHOLE else (int, float)) and not isinstance(value, bool)
+    kind = "a whole number" if name in WHOLE_NUMBERS else "a number"
+    is_number = isinstance(value, int if name in WHOLE_NUMBERS else (int, float)) and not isinstance(value, bool)
     # NaN is in no range.
     if not is_number or not isinstance(value, (int, float)) or not least <= value <= most or math.isinf(value):
-        none = " or none" if name in _OPTIONAL else ""
+        none = " or none" if name in OPTIONAL else ""
         raise ConfigurationError(
             f"breaker: {name} {value} is out of range.", remedy=f"Use {kind} in {least:g}..{most:g}{none}."
         )

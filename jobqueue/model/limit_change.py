@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from enum import StrEnum
 from typing import Any
 
 from jobqueue.errors import ConfigurationError, InvalidInputError
 from jobqueue.model.backoff import ErrorKind, RetryPolicy
 from jobqueue.model.breaker import BreakerConfig
+from jobqueue.model.breaker_config import OPTIONAL, WHOLE_NUMBERS
 from jobqueue.model.limit import ProviderLimits, RateLimitConfig, ScopeKind
 from jobqueue.model.window import WindowMode
 
@@ -105,32 +105,28 @@ def read_breaker(values: Mapping[str, Any] | str, base: BreakerConfig | None) ->
     base = base or BreakerConfig()
     if isinstance(values, str):
         raise ConfigurationError(f"breaker {values!r} cannot be read.", remedy=f"Give its fields, or {OFF!r}.")
-    known = {f.name: getattr(base, f.name) for f in fields(BreakerConfig)}
-    given = {}
+    known = [f.name for f in fields(BreakerConfig)]
+    given: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"Did you mean {near[0]!r}? " if near else ""
             raise ConfigurationError(f"breaker: {name} is unknown.", remedy=f"{hint}There are: {', '.join(known)}.")
-        given[name] = _like(value, known[name], name)
-    return replace(base, **given)
+        is_none = name in OPTIONAL and (value is None or str(value).lower() == "none")
+        given[name] = None if is_none else _number(value, name)
+    return base.changed(given)
 
 
-def _like(value: Any, model: Any, name: str) -> Any:
-    """*value* as what *model* is."""
-    kind = float if model is None else type(model)
+def _number(value: Any, name: str) -> float:
+    is_whole = name in WHOLE_NUMBERS
     try:
-        if kind is bool:
-            return {"yes": True, "true": True, "no": False, "false": False}[str(value).lower()]
-        if kind is int and not isinstance(value, str):
-            if int(value) != value:
-                raise ValueError
-            return int(value)
-        return kind(value)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        words = f"one of: {', '.join(map(str, type(model)))}" if isinstance(model, StrEnum) else "a number"
-        words = {int: "a whole number", bool: "yes or no"}.get(kind, words)
-        raise ConfigurationError(f"breaker: {name} {value!r} cannot be read.", remedy=f"Use {words}.") from None
+        if is_whole and not isinstance(value, str) and int(value) != value:
+            raise ValueError
+        return int(value) if is_whole else float(value)
+    except (TypeError, ValueError, OverflowError):
+        none = ", or none" if name in OPTIONAL else ""
+        remedy = f"Use {'a whole number' if is_whole else 'a number'}{none}."
+        raise ConfigurationError(f"breaker: {name} {value!r} cannot be read.", remedy=remedy) from None
 
 
 def _backoff(

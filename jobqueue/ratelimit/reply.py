@@ -28,7 +28,7 @@ from jobqueue.ratelimit.layout import Layout
 
 _WORDS = {
     DenialReason.COOLDOWN: "cooling down, as the provider asked",
-    DenialReason.BREAKER: "circuit breaker open",
+    DenialReason.BREAKER: "held back by its circuit breaker",
     DenialReason.PRIORITY: "a job of higher priority is next",
 }
 

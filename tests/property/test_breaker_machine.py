@@ -18,7 +18,7 @@ def test_lua_and_model_agree_on_every_sequence_of_events(redis_url):
     run_state_machine_as_test(
         lambda: BothBreakers(redis_url, Counter()),
         settings=settings(
-            max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=120, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 
@@ -57,14 +57,38 @@ def test_lua_and_model_agree_on_a_tour_of_all_there_is(redis_url, name):
         both.command(status)
         both.reserve(2, 1.0)
         both.look(1)
+    both.clock.advance(3)  # what is still under way ends
     for step in range(12):
-        both.meet(1, SlotUse.FAILURE if step % 3 == 0 else SlotUse.OK, 0.1 if step % 4 == 0 else 0.01)
+        both.meet(1, SlotUse.FAILURE if step % 4 == 1 else SlotUse.OK, 0.1 if step % 4 == 0 else 0.01)
+        both.clock.now_us += (both.config.bucket_us or 100_000) - 1000
         both.look(1)
+        both.are_alike()
+    assert both.model.status is BreakerStatus.CLOSED
+    for other in (*CONFIGS, *reversed(CONFIGS)):
+        both.reconfigure(other)
+        both.look(1)
+        both.meet(1, SlotUse.OK, 0.01)
         both.are_alike()
     both.teardown()
 
     expected = {"closed to open: failure", "half_open to open: failure", "half_open to closed: ok", "denied: open"}
     expected |= {"denied: half_open", "denied: forced_open", "a dead probe's lease was used again"}
     expected |= {"closed to open: slow", "half_open to open: slow"} if has_slow_calls else set()
-    expected |= {"denied: slow start", "granted fewer: slow start"} if both.config.slow_start_us else set()
+    expected |= {"denied: slow start", "granted fewer: slow start"} if CONFIGS[name].slow_start_us else set()
     assert expected <= {what for what, times in seen.items() if times}
+
+
+def test_lua_and_model_agree_when_fewer_probes_are_configured_meanwhile(redis_url):
+    """Two of three succeeded when one became enough: one more passes, and closes it."""
+    both = BothBreakers(redis_url, Counter())
+    both.begin("timed, slow calls", is_quiet=False, already=2, is_slow=False)
+    both.meet(2, SlotUse.OK, None)
+    assert both.model.successes == 2
+    both.reconfigure("counted")
+    both.look(1)
+    both.look(2)
+    both.reserve(9, 1.0)
+    both.meet(9, SlotUse.OK, None)
+    both.are_alike()
+    both.teardown()
+    assert both.model.status is BreakerStatus.CLOSED

@@ -8,6 +8,7 @@ import pytest
 
 from jobqueue.errors import ConfigurationError
 from jobqueue.model.breaker import BreakerConfig
+from jobqueue.model.limit_change import read_breaker
 
 
 def test_what_is_left_out_is_filled_in_and_can_be_stored():
@@ -64,3 +65,29 @@ def test_values_that_do_not_go_together_are_named(values, named):
     with pytest.raises(ConfigurationError, match=named) as caught:
         BreakerConfig(**values)
     assert caught.value.remedy
+
+
+def test_a_change_gives_up_what_it_rules_out():
+    """A number of calls takes the place of a time and back; texts are read as numbers, and none switches off."""
+    counted = read_breaker({"window_calls": "50"}, None)
+    assert (counted.window_calls, counted.window_s) == (50, None)
+    timed = read_breaker({"window_s": "30"}, counted)
+    assert (timed.window_calls, timed.window_s) == (None, 30)
+    slow = read_breaker({"slow_call_s": "2", "slow_rate": "0.7"}, None)
+    assert read_breaker({"probes": "3"}, slow) == BreakerConfig(slow_call_s=2, slow_rate=0.7, probes=3)
+    assert read_breaker({"slow_call_s": "none"}, slow) == BreakerConfig()
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"window_calls": "50.5"}, "window_calls '50.5' .* a whole number, or none"),
+        ({"open_s": "none"}, "open_s 'none' .* a number"),
+        ({"window_s": "30", "window_calls": "50"}, "exclude each other"),
+        ({"window_call": "5"}, "Did you mean 'window_calls'"),
+    ],
+)
+def test_a_change_that_cannot_be_read_is_named(values, named):
+    """Field, value and what would be right."""
+    with pytest.raises(ConfigurationError, match=named):
+        read_breaker(values, None)
