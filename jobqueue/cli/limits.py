@@ -185,6 +185,8 @@ def _tell(provider: str, changed: LimitsChanged, *, is_json: bool, is_dry_run: b
 def _value(name: str, value: Any) -> str:
     if value is None:
         return "not set"
+    if isinstance(value, float):
+        return f"{value:g}"  # a table's one decimal would hide what changed
     return _backoff(value) if name.startswith("backoff.") else cell(value)
 
 
