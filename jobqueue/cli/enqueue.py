@@ -12,7 +12,7 @@ import click
 from jobqueue.cli.command import examples, json_option
 from jobqueue.cli.failure import DONE
 from jobqueue.cli.output import clean, counted, emit, note, say
-from jobqueue.cli.parameters import DURATION, PRIORITY, read_options
+from jobqueue.cli.parameters import CONCURRENCY, DURATION, PRIORITY, read_options
 from jobqueue.cli.progress_view import exit_code
 from jobqueue.cli.watching import follow
 from jobqueue.delivery.queue import JobQueue
@@ -21,6 +21,7 @@ from jobqueue.engine.enqueue import Enqueued
 from jobqueue.engine.intake import CsvFile
 from jobqueue.errors import InvalidInputError
 from jobqueue.model.job import JobRequest, JobType, Priority
+from jobqueue.model.label import ConcurrencyLimit
 from jobqueue.settings import Settings
 
 _SKIPPED_SHOWN = 10
@@ -29,6 +30,7 @@ _OPTION_NAMES = {
     "batch_size": "batch-size",
     "is_unique": "unique",
     "skip_invalid": "skip-invalid",
+    "concurrency_max_sleep": "concurrency-max-sleep",
 }
 _FOR_ITEMS_ONLY = (
     "provider",
@@ -39,6 +41,8 @@ _FOR_ITEMS_ONLY = (
     "batch_size",
     "is_unique",
     "skip_invalid",
+    "concurrency",
+    "concurrency_max_sleep",
 )
 
 
@@ -47,6 +51,8 @@ _FOR_ITEMS_ONLY = (
         "jobqueue enqueue enforcement --provider spotify --account demo \\",
         "    --operation unsave_tracks --items blocklist.csv --priority high --follow",
         "generate-items | jobqueue enqueue noop --provider noop --items -",
+        "jobqueue enqueue enforcement --provider spotify --account demo --operation unsave_tracks \\",
+        "    --items blocklist.csv --concurrency 'library:{account}=1' --concurrency-max-sleep 10m",
         "jobqueue enqueue rollback 42 --follow",
     )
 )
@@ -70,6 +76,18 @@ _FOR_ITEMS_ONLY = (
 @click.option("--idempotency-key", metavar="TEXT", help="The same key gives the same job again.")
 @click.option("--unique", "is_unique", is_flag=True, help="Refuse it while an equal job is active.")
 @click.option("--max-run", type=DURATION, metavar="DURATION", help="Longest time the job may take, such as 2h.")
+@click.option(
+    "--concurrency",
+    type=CONCURRENCY,
+    metavar="LABEL=N",
+    help="At most N slices at once with that label, such as 'rechunk:{account}=1'; in place of the job type's own.",
+)
+@click.option(
+    "--concurrency-max-sleep",
+    type=DURATION,
+    metavar="DURATION",
+    help="Longest wait for the label without any turn, then the job fails. Default: as long as it takes.",
+)
 @click.option("--skip-invalid", is_flag=True, help="Leave invalid rows out and report them.")
 @click.option("--follow", "is_followed", is_flag=True, help="Show progress until the job ends.")
 @json_option
@@ -174,7 +192,22 @@ def _request(job_type: str, given: dict[str, Any]) -> JobRequest:
         idempotency_key=given["idempotency_key"],
         is_unique=given["is_unique"],
         max_run_s=given["max_run"],
+        concurrency=_concurrency(given),
     )
+
+
+def _concurrency(given: dict[str, Any]) -> ConcurrencyLimit | None:
+    limit: ConcurrencyLimit | None = given["concurrency"]
+    max_sleep_s = given["concurrency_max_sleep"]
+    if max_sleep_s is None or limit is None:
+        if max_sleep_s is not None:
+            raise InvalidInputError(
+                "--concurrency-max-sleep needs --concurrency.",
+                remedy="Name the label: --concurrency 'rechunk:{account}=1'",
+                field="concurrency_max_sleep",
+            )
+        return limit
+    return replace(limit, max_sleep_s=max_sleep_s)
 
 
 def _operation(provider: str, name: str | None) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 
 from jobqueue.engine import registry
 from jobqueue.engine.intake import RowSource
+from jobqueue.engine.labels import label_of
 from jobqueue.engine.spool import SkippedRow, take_in
 from jobqueue.errors import InvalidInputError, InvalidTransitionError
 from jobqueue.handler import Operation
 from jobqueue.model.job import ACTIVE, Job, JobEvent, JobRequest, JobType, Priority
+from jobqueue.model.label import ConcurrencyLimit
 from jobqueue.model.limit import Scope
 from jobqueue.model.parting import part_ranges, part_size
 from jobqueue.store import jobs, limits
@@ -22,6 +24,7 @@ from jobqueue.store.database import Database
 
 _LONGEST_TEXT = 200
 _MOST_OPTIONS = 50
+_LARGEST_JOB_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ def enqueue(database: Database, request: JobRequest, source: RowSource, *, skip_
     operation = handler.operation(request, provider)
     _check_options(request, operation)
     Scope(request.provider, request.account, operation.name)  # what its intents will be counted under can be named
+    _check_label(replace(request, operation=operation.name), getattr(handler, "concurrency", None))
     sizes = limits.batch_config(database, request.provider, operation.name, largest=operation.max_size)
     with take_in(source, handler=handler, request=request, operation=operation, skip_invalid=skip_invalid) as spooled:
         size = part_size(spooled.item_count, optimal_size=sizes.optimal_size, is_ordered=operation.is_ordered)
@@ -171,6 +175,17 @@ def _check_options(request: JobRequest, operation: Operation) -> None:
             raise InvalidInputError(f"option {name!r} is unknown.", remedy=hint, field=name)
 
 
+def _check_label(request: JobRequest, declared: ConcurrencyLimit | None) -> None:
+    """Make the label the job will bear, with the longest id it could get.
+
+    Raises:
+        InvalidInputError: It cannot be made.
+    """
+    limit = declared if request.concurrency is None else request.concurrency
+    if limit is not None:
+        limit.label(request.label_values(_LARGEST_JOB_ID))
+
+
 def enqueue_rollback(
     database: Database,
     job_id: int,
@@ -186,12 +201,13 @@ def enqueue_rollback(
 
     Raises:
         NotFoundError: There is no such job.
-        InvalidInputError: Its operation cannot be undone.
+        InvalidInputError: Its operation cannot be undone, or its type is not installed here.
         DuplicateJobError: A rollback of it is still active.
         InvalidTransitionError: It is being cleaned up.
     """
     source = jobs.get(database, job_id)
     undo = _undo_operation(source)
+    label = label_of(source)
     if source.status in ACTIVE:
         _cancel(database, source)
     request = JobRequest(
@@ -205,6 +221,8 @@ def enqueue_rollback(
         idempotency_key=idempotency_key,
         is_unique=True,
         max_run_s=max_run_s,
+        # What excluded the effect excludes its undoing; an undo waits as long as it takes.
+        concurrency=None if label is None else replace(label, max_sleep_s=None).as_limit(),
     )
     check_texts(request)
     new = jobs.NewJob(

@@ -183,4 +183,4 @@ class Holding:
         """Who changed the limits woke what was parked; what was parked by the old ones after that would sleep on."""
         limits, provider = self._context.limits, self._context.scope.provider
         if config_version(self._db, provider) != limits.version:
-            due.wake_parked(self._db, provider, job_id=self._job_id)
+            due.wake_parked(self._db, provider, job_ids=[self._job_id])

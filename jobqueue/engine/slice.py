@@ -53,6 +53,7 @@ class Slice:
             lease_s=config.lease_s,
             interval_s=config.heartbeat_s,
             clock=tools.clock,
+            permit=tools.permit,
         )
         self._gate = Gate(context, tools.limiter, tools.database, tools.clock)
         self._recorder = Recorder(
@@ -151,10 +152,10 @@ class Slice:
             self._stop = "time"
         elif self._state not in _WORKING:
             self._stop = str(self._state)
-        elif self._has_old_limits:
+        elif self._gate.is_outdated or self._has_old_limits:
             self._stop = "limits changed"
         else:
-            self._stop = "redis is away" if self._gate.is_down else self._tools.signals.stop_reason()
+            self._stop = "redis is away" if self._gate.is_down else self._tools.stop_reason()
         if not self._stop and now_s - self._state_read_at_s > _STATE_POLL_S:
             self._saw_state(checkpoints.job_state(self._db, self._job_id))
 
@@ -262,6 +263,7 @@ class Slice:
             attempt=flight.attempt,
             before=tuple(flight.before[item.seq] for item in flight.items) if is_known else (),
             after=tuple(flight.after[item.seq] for item in flight.items) if is_known else (),
+            notes=context.notes(),
         )
 
     # --- answers ---

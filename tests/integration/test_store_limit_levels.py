@@ -16,7 +16,7 @@ from jobqueue.local import LocalStack
 from jobqueue.model.backoff import ErrorKind, Jitter, RetryPolicy
 from jobqueue.model.batching import BatchConfig
 from jobqueue.model.breaker import BreakerStatus, CircuitBreakerState
-from jobqueue.model.limit import Cooldown, RateLimitConfig, Scope, ScopeKind
+from jobqueue.model.limit import Cooldown, LearnedLimit, RateLimitConfig, Scope, ScopeKind
 from jobqueue.model.limit_change import LimitsChange
 from jobqueue.store import limits
 from jobqueue.store.checkpoints import Record
@@ -154,14 +154,22 @@ def test_an_override_that_ends_takes_its_state_along_only_where_nothing_stays_fo
 
 def test_what_was_learned_is_kept_by_scope_beside_a_pause(database: Database) -> None:
     """It replaces what was learned about that scope before, and no pause is needed for it, nor lost with it."""
-    limits.save_learned(database, "tidal", {"tidal/p": {"r60": {"limit": 80, "at": 1.5}}, "tidal/q": {"r1": {}}})
+    on_p = LearnedLimit("tidal/p", "r60", "80 per 1 minute", 40, 39, 30, 10.0, 1)
+    then = LearnedLimit("tidal/p", "r1", "9 per 1 second", 4, 4, 2, 0.5, 0)
+    on_q = LearnedLimit("tidal/q", "r1", "9 per 1 second", 5, 5, 2, 0.5, 0)
+    limits.save_learned(database, "tidal", {"tidal/p": [on_p], "tidal/q": [on_q]})
     limits.save_cooldowns(database, "tidal", [Cooldown("tidal/p", 60.0, "slow down")])
-    limits.save_learned(database, "tidal", {"tidal/p": {"r1": {"limit": 4}}})
-    assert limits.learned(database, "tidal") == {"tidal/p": {"r1": {"limit": 4}}, "tidal/q": {"r1": {}}}
+    limits.save_learned(database, "tidal", {"tidal/p": [then]})
+    kept = {found.scope_name: found for found in limits.learned(database, "tidal")}
+    assert kept["tidal/q"].throttled_ago_s > 0.5, "it grows older"
+    assert {name: replace(found, throttled_ago_s=0.5) for name, found in kept.items()} == {
+        "tidal/p": then,
+        "tidal/q": on_q,
+    }
     assert "tidal/p" in {found.scope_name for found in limits.cooldowns(database, "tidal")}
-    limits.save_learned(database, "tidal", {"tidal/q": {}})
-    assert set(limits.learned(database, "tidal")) == {"tidal/p"}
-    assert limits.learned(database, "spotify") == {}
+    limits.save_learned(database, "tidal", {"tidal/q": []})
+    assert [found.scope_name for found in limits.learned(database, "tidal")] == ["tidal/p"]
+    assert limits.learned(database, "spotify") == []
     assert "tidal/q" not in {found.scope_name for found in limits.cooldowns(database, "tidal")}
 
 
