@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from enum import StrEnum
 from typing import Any
 
 from jobqueue.errors import ConfigurationError, InvalidInputError
@@ -97,40 +96,42 @@ def read_mode(text: str) -> WindowMode:
 
 
 def read_breaker(values: Mapping[str, Any] | str, base: BreakerConfig | None) -> BreakerConfig:
-    """*base* with *values* in place of its own; texts are read as numbers where numbers belong.
+    """*base* with *values* in place of its own.
+
+    Texts are read as numbers, ``none`` as None. A window of one kind takes the place of the other kind, and without a
+    time for slow calls there is no rate of them.
 
     Raises:
         ConfigurationError: A name is unknown, or a value is none or out of range.
     """
-    base = base or BreakerConfig()
     if isinstance(values, str):
         raise ConfigurationError(f"breaker {values!r} cannot be read.", remedy=f"Give its fields, or {OFF!r}.")
+    base = base or BreakerConfig()
     known = {f.name: getattr(base, f.name) for f in fields(BreakerConfig)}
-    given = {}
+    given: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"Did you mean {near[0]!r}? " if near else ""
             raise ConfigurationError(f"breaker: {name} is unknown.", remedy=f"{hint}There are: {', '.join(known)}.")
-        given[name] = _like(value, known[name], name)
+        given[name] = _number(value, name) if isinstance(value, str) else value
+    for one, other in (("window_calls", "window_s"), ("window_s", "window_calls")):
+        if given.get(one) is not None:
+            given.setdefault(other, None)
+    if "slow_call_s" in given and given["slow_call_s"] is None:
+        given.setdefault("slow_rate", None)
     return replace(base, **given)
 
 
-def _like(value: Any, model: Any, name: str) -> Any:
-    """*value* as what *model* is."""
-    kind = float if model is None else type(model)
+def _number(text: str, name: str) -> int | float | None:
+    if text.strip().lower() == "none":
+        return None
     try:
-        if kind is bool:
-            return {"yes": True, "true": True, "no": False, "false": False}[str(value).lower()]
-        if kind is int and not isinstance(value, str):
-            if int(value) != value:
-                raise ValueError
-            return int(value)
-        return kind(value)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        words = f"one of: {', '.join(map(str, type(model)))}" if isinstance(model, StrEnum) else "a number"
-        words = {int: "a whole number", bool: "yes or no"}.get(kind, words)
-        raise ConfigurationError(f"breaker: {name} {value!r} cannot be read.", remedy=f"Use {words}.") from None
+        return int(text) if text.strip().lstrip("-").isdecimal() else float(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"breaker: {name} {text!r} cannot be read.", remedy="Use a number, or none where there need not be one."
+        ) from None
 
 
 def _backoff(

@@ -9,11 +9,16 @@ from typing import Any
 
 import psycopg
 import pytest
+import redis
 from cli_world import Program, environment, write_items
+from store_world import new_job, sql
 
 from jobqueue.delivery.queue import JobQueue
-from jobqueue.model.limit import ScopeKind
+from jobqueue.model.limit import Denied, Granted, Scope, ScopeKind, SlotResult
+from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.settings import Settings
+from jobqueue.store import due, limits
+from jobqueue.store.database import Database
 
 SET = ("limits", "set", "noop")
 
@@ -111,7 +116,7 @@ def test_a_dry_run_shows_and_stores_nothing(program: Program) -> None:
         (("--breaker", "opens=1"), "breaker: opens is unknown", "Did you mean 'open_s'?"),
         (("--breaker", "open_s"), "is not FIELD=VALUE", "limits set --help"),
         (("--breaker", "open_s=1,open_s=2"), "is not FIELD=VALUE", "limits set --help"),
-        (("--breaker", "failure_rate=7"), "failure_rate 7.0 is out of range", "BreakerConfig"),
+        (("--breaker", "failure_rate=7"), "failure_rate 7 is out of range", "0.001..1"),
         (("--backoff", "weather=full:1:2"), "names no kind of error: outage, unknown_outcome, item, bug", "--help"),
         (("--backoff", "outage=full:1"), "is not KIND=JITTER:BASE:CAP[:ATTEMPTS]", "--help"),
         (("--backoff", "outage=some:1:2"), "jitter is one of full, equal, decorrelated", "--help"),
@@ -194,3 +199,64 @@ def test_a_running_worker_keeps_the_limits_of_its_jobs_operation_and_account(pro
         assert waiting(program, lambda status: status["waiting_for"] == "noop:noop: 4 per 1 hour")["done"] == 20
         program(*SET, "--operation", "noop", "--windows", "40/hour")
         assert waiting(program, lambda status: status["status"] == "succeeded")["done"] == 30
+
+
+def paused(limiter: Limiter, database: Database, scope: Scope, kind: ScopeKind) -> None:
+    """A throttle of *scope*, stored as a slice stores it."""
+    decision = limiter.reserve(scope)
+    assert isinstance(decision, Granted)
+    settled = limiter.settle([SlotResult.throttled(decision.slots[0], 900, kind)])
+    limits.save_cooldowns(database, scope.provider, settled.cooldowns)
+
+
+def test_a_pause_that_is_lifted_stays_lifted_when_redis_is_lost(program: Program, redis_url: str) -> None:
+    """Of the level that is named and of no other; what was parked for it falls due."""
+    program(*SET, "--account", "bo", "--windows", "50/second")
+    with JobQueue(Settings.from_environ()) as queue:
+        limiter, database = queue._limiter("noop"), queue._database
+        paused(limiter, database, Scope("noop", "bo"), ScopeKind.ACCOUNT)
+        paused(limiter, database, Scope("noop"), ScopeKind.PROVIDER)
+        job_id = new_job(database, 1)
+        reason = "UPDATE batch_checkpoints SET due_at = now() + interval '1 h', wait_reason = 'waiting for noop: pause'"
+        sql(database, reason)
+        answer = program("limits", "reset", "noop", "--account", "bo", "--cooldown")
+        assert (answer.code, answer.out) == (0, "noop/bo: the pause is lifted\n")
+        for _ in range(2):
+            pauses = program.json("limits", "show", "noop", "--account", "bo")["cooldowns"]
+            assert [pause["scope"] for pause in pauses] == ["noop"]
+            with redis.Redis.from_url(redis_url) as client:
+                client.flushall()
+        assert (due.next_due_in_s(database, job_id=job_id) or 0) <= 0
+        assert program.json("limits", "reset", "noop", "--cooldown", "--learned", "--breaker")["cooldowns"] == []
+
+
+def test_a_breaker_is_held_open_until_it_is_set_to_auto(program: Program, redis_url: str) -> None:
+    """Also over a loss of Redis; then it is closed and works by itself again."""
+    assert "nothing is sent until it is set to auto" in program("limits", "breaker", "noop", "open").out
+    for _ in range(2):
+        assert [found["state"] for found in program.json("limits", "show", "noop")["breakers"]] == ["forced_open"]
+        with JobQueue(Settings.from_environ()) as queue:
+            assert isinstance(queue._limiter("noop").reserve(Scope("noop", "bo")), Denied)
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushall()
+    assert program.json("limits", "breaker", "noop", "disable")["breakers"][0]["state"] == "disabled"
+    assert program.json("limits", "breaker", "noop", "auto")["breakers"][0]["state"] == "closed"
+    with JobQueue(Settings.from_environ()) as queue:
+        assert isinstance(queue._limiter("noop").reserve(Scope("noop", "bo")), Granted)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("reset", "noop"), "give --learned, --cooldown or --breaker"),
+        (("reset", "noop", "--account", "bo", "--cooldown"), "noop/bo has no limits of its own"),
+        (("breaker", "noop", "open", "--operation", "noop"), "noop:noop has no limits of its own"),
+        (("breaker", "noop", "ajar"), "'ajar' is not one of"),
+    ],
+)
+def test_what_has_no_state_of_its_own_cannot_be_changed(
+    program: Program, arguments: tuple[str, ...], message: str
+) -> None:
+    """It would change the whole provider's."""
+    answer = program("limits", *arguments)
+    assert (answer.code, message in answer.err) == (2, True), answer
