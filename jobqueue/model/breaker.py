@@ -45,7 +45,6 @@ __all__ = [
     "BreakerStatus",
     "CircuitBreakerState",
     "calls",
-    "check_command",
     "decide",
     "force",
     "lease",
@@ -260,20 +259,11 @@ def force(breaker: Breaker, status: BreakerStatus) -> Breaker:
     Raises:
         InvalidInputError: No command leads to *status*.
     """
-    check_command(status)
-    return Breaker(TRANSITIONS[breaker.status, COMMANDS[status]])
-
-
-def check_command(status: BreakerStatus) -> None:
-    """Refuse a *status* that only events lead to.
-
-    Raises:
-        InvalidInputError: No command leads to *status*.
-    """
     if status not in COMMANDS:
         raise InvalidInputError(
             f"status {str(status)!r} cannot be commanded.", remedy=f"Use one of: {', '.join(COMMANDS)}.", field="status"
         )
+    return Breaker(TRANSITIONS[breaker.status, COMMANDS[status]])
 
 
 def _record_probe(

@@ -136,7 +136,7 @@ def _http_date_s(text: str) -> float:
         at = parsedate_to_datetime(text)
         # Without a zone (asctime, or -0000) it is GMT like every HTTP-date, not this machine's zone.
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
+    except (ValueError, IndexError, OverflowError):  # early 3.11 releases index past the end of odd texts
         raise ValueError("no HTTP-date") from None
 
 

@@ -48,7 +48,8 @@ class QuotaReport:
     """What is left of one quota, as the provider counts it.
 
     Attributes:
-        remaining: What may still be spent, at least 0, after the answered request.
+        remaining: What may still be spent, at least 0, after the answered request; requests that reached the provider
+            later are not in it, answers of others may say less already.
         limit: The whole quota; None when not told.
         window_s: Length of its window; None when not told.
         reset_in_s: From the answer's own date until more becomes available, at least 0; None when not told.

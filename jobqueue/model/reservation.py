@@ -27,6 +27,7 @@ class DenialReason(StrEnum):
     COOLDOWN = "cooldown"
     BREAKER = "breaker"
     CONCURRENCY = "concurrency"
+    PRIORITY = "priority"  # somebody of a higher one waits and goes first
     REBUILD = "rebuild"
     OUTDATED = "outdated"  # the caller's limits were changed meanwhile: read them anew
 

@@ -18,6 +18,12 @@ REBUILD_LEASE_MS = 2000
 GRACE_US = 2_000_000
 """How long a place in line is kept for somebody who may ask and does not."""
 
+HORIZON_US = 60_000_000
+"""Work of a lower priority is held back for one of a higher whose time is nearer than this."""
+
+LOOK_AGAIN_US = 50_000
+"""When whoever is held back asks again."""
+
 HEALTH_TTL_MS = 7 * 86_400_000
 _IDLE_TTL_S = 3600
 _FIRST_MARGIN = 25
@@ -74,6 +80,8 @@ def lay_out(limits: ProviderLimits, levels: Sequence[ScopeLimits], key_prefix: s
         "version": limits.version,
         "ttl_ms": int(2000 * (limits.longest_window_s + limits.longest_request_s + _IDLE_TTL_S)),
         "grace_us": GRACE_US,
+        "horizon_us": HORIZON_US,
+        "look_again_us": LOOK_AGAIN_US,
         "rebuild_lease_ms": REBUILD_LEASE_MS,
         "health": {"full": FULL_HEALTH_PERMILLE, "growth": GROWTH_PERMILLE, "ttl_ms": HEALTH_TTL_MS},
         "scopes": [_scope(level, counted, now_s) for level, counted in zip(levels, windows, strict=True)],

@@ -29,6 +29,7 @@ from jobqueue.ratelimit.layout import Layout
 _WORDS = {
     DenialReason.COOLDOWN: "cooling down, as the provider asked",
     DenialReason.BREAKER: "circuit breaker open",
+    DenialReason.PRIORITY: "a job of higher priority is next",
 }
 
 

@@ -64,6 +64,10 @@ def _entry(layout: Layout, numbers: Mapping[str, int], result: SlotResult, now_s
         throttle = result.throttle or Throttle()
         paused = numbers.get(scope.level(throttle.scope_kind).name, touched[0])
         hint_s = throttle.retry_after_s
+        if hint_s is None:
+            # Nothing left until then is as good as a pause.
+            resets_s = [r.reset_in_s for r in result.reports if r.remaining == 0 and r.reset_in_s is not None]
+            hint_s = max(resets_s, default=None)
         default_s = layout.levels[paused - 1].cooldown_default_s
         pause_s = default_s if hint_s is None else hint_s
         entry["pause_us"] = microseconds(min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, pause_s)))

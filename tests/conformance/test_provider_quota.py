@@ -140,7 +140,7 @@ def test_a_pause_of_a_day_arrives_whole(how: str, start: Callable[..., Started])
 @pytest.mark.parametrize(("how", "malformed"), [("none", 0), ("malformed", 1)])
 def test_a_throttle_without_a_readable_hint_says_so(how: str, malformed: int, start: Callable[..., Started]) -> None:
     """None, not zero: how long to wait is the limiter's to decide."""
-    sandbox, runner = start(CASE, limit="1/50", retry_after=how)
+    _, runner = start(CASE, limit="1/50", retry_after=how)
     look(runner)
     call, error = refused(runner)
     assert (error.retry_after_s, call.notes.retry_after_s, call.notes.malformed) == (None, None, malformed)

@@ -45,7 +45,7 @@ FORMATS = st.builds(HeaderFormat, st.sampled_from(ResetFormat), st.sampled_from(
 
 @given(headers=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=12), form=FORMATS, clock_s=st.floats(0, 4e9))
 @example(headers={"Retry-After": "Mon, 1 Jan 0 00:00:00 +9999", "Date": "x"}, form=HeaderFormat(), clock_s=0.0)
-@example(headers={"Retry-After": "1 1 1 1:1:99999999999"}, form=HeaderFormat(), clock_s=0.0)
+@example(headers={"Date": "1 Jan 99999999999999999999 00:00:00 +0000"}, form=HeaderFormat(), clock_s=0.0)
 def test_no_headers_break_the_reader(headers: dict[str, str], form: HeaderFormat, clock_s: float) -> None:
     """Any soup gives reports within bounds, and no more malformed fields than fields."""
     notes = AnswerNotes(form, now_s=lambda: clock_s)

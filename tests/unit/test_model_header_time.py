@@ -12,6 +12,7 @@ from jobqueue.model.quota import PauseReading, ResetFormat
 
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
 DATE_S = 784_111_777.0
+FAR = "Sun, 06 Nov 1994 08:49:37 +99999999999999999999"
 NEVER = "Fri, 31 Dec 9999 23:59:59 GMT"
 
 
@@ -54,7 +55,7 @@ def test_a_pause_is_as_long_as_the_provider_means(text: str, expected: float, fa
 
 
 @pytest.mark.parametrize(
-    "text", ["soon", "1e3", "nan", "inf", "9" * 19, "99999999999", NEVER, "1 2", "\u0663", "12 GMT"]
+    "text", ["soon", "1e3", "nan", "inf", "9" * 19, "99999999999", NEVER, "1 2", "\u0663", "12 GMT", FAR]
 )
 def test_a_malformed_pause_is_none_and_counted(text: str) -> None:
     """What means nothing, or the end of the world, is no hint."""

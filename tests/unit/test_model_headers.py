@@ -108,6 +108,7 @@ FAMILIES = {
     "decimals are rounded down": (three("X-Ratelimit", "600.0", "598.9"), [QuotaReport(598, 600)]),
     "an unlimited reset": (three("X-RateLimit", "600", "598", "-1"), [QuotaReport(598, 600)]),
     "a limit alone": ({"X-RateLimit-Limit": "100", "RateLimit-Policy": "100;w=60"}, []),
+    "draft-07 without what remains": ({"RateLimit": "limit=100, reset=5"}, []),
     "not about limits": ({"X-RateLimit-Bucket": "abcd", "X-Request-Id": "1"}, []),
 }
 
@@ -173,6 +174,12 @@ def test_a_malformed_field_is_ignored_and_counted(headers: dict[str, str], malfo
     assert [one.remaining for one in reading.reports] == ([] if left is None else [left])
     assert all(one.limit is None or one.limit >= 0 for one in reading.reports)
     assert all(one.reset_in_s is None for one in reading.reports)
+
+
+def test_resets_that_do_not_fit_their_quotas_are_left_out() -> None:
+    """One reset for two quotas could be either's."""
+    reading = read(three("X-RateLimit", "10, 20", "1, 2", "5"))
+    assert reading == QuotaReading((QuotaReport(1, 10), QuotaReport(2, 20)), 1)
 
 
 def test_a_provider_may_say_how_it_writes_its_reset() -> None:

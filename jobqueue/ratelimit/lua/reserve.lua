@@ -50,7 +50,10 @@ end
 
 local function check_all(claims)
   granted, denial = want, nil
-  for index, s in ipairs(scopes) do check(s, index, claims(s)) end
+  for index, s in ipairs(scopes) do
+    check(s, index, claims(s))
+    if is_held_back(s, class, now, conf.horizon_us) then constrain(0, 'priority', index, 0, now + conf.look_again_us) end
+  end
 end
 
 local function grant(slots)
@@ -82,7 +85,7 @@ local function look()
 end
 
 for _, s in ipairs(scopes) do drop_absent(s, now, conf.grace_us) end
-check_all(function(s) return claimed_by_others(s, owner, class, now) end)
+check_all(function(s) return kept_for_others(s, owner, class, now) end)
 
 local answer = {granted, epoch}
 if denial then

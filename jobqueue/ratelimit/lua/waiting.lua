@@ -1,8 +1,8 @@
 -- The line of those who were denied: a time for each to ask again, by class (1 goes first), then by when they came.
--- Kept as a sorted set (owner by time) and a hash (owner to "class:want:cost:since"); the scope holds the sums per class.
--- Who does not ask within the grace after its time loses its place, so that nobody waits for the dead.
+-- Kept as a sorted set (owner by the time to ask) and a hash (owner to "class:want:cost:since"); the scope holds the sums per
+-- class. Who does not ask within the grace after its time is no longer waited for, but finds its place again when it comes back.
 
-local CLASSES = 3
+local CLASSES, MOST_LAPSED = 3, 256
 
 local function line_of(s)
   if not s.line then
@@ -16,12 +16,8 @@ local function line_of(s)
   return s.line
 end
 
-local function read_want(text)
-  local class, want, cost, since = string.match(text, '^(%d+):(%d+):(%d+):(%d+)$')
-  return {class = tonumber(class), n = tonumber(want), u = tonumber(want) * tonumber(cost), cost = tonumber(cost), since = since}
-end
-
 local function change_line(s, class, n, u)
+  if n == 0 then return end
   local line, parts, sum = line_of(s), {}, 0
   line.n[class], line.u[class] = math.max(0, line.n[class] + n), math.max(0, line.u[class] + u)
   for c = 1, CLASSES do
@@ -31,13 +27,30 @@ local function change_line(s, class, n, u)
   s.queue, s.dirty = sum > 0 and table.concat(parts, ' ') or '', true
 end
 
+local function read_place(text)
+  local class, want, cost, since = string.match(text, '^(%d+):(%d+):(%d+):(%d+)$')
+  local n, c = tonumber(want), tonumber(cost)
+  return {class = tonumber(class), n = n, u = n * c, cost = c, since = tonumber(since)}
+end
+
+local function write_place(s, owner, place)
+  redis.call('HSET', s.wants, owner, table.concat({place.class, integer(place.n), integer(place.cost), integer(place.since)}, ':'))
+end
+
+-- The place of `owner`; one that lapsed wants nothing, but still says since when it waits.
 local function place_of(s, owner)
-  local text = s.queue ~= '' and owner ~= '' and redis.call('HGET', s.wants, owner)
-  return text and read_want(text)
+  local text = owner ~= '' and redis.call('HGET', s.wants, owner)
+  return text and read_place(text)
+end
+
+local function is_before(place, name, other, other_name)
+  if place.class ~= other.class then return place.class < other.class end
+  if place.since ~= other.since then return place.since < other.since end
+  return name < other_name
 end
 
 local function leave_line(s, owner)
-  local place = place_of(s, owner)
+  local place = s.queue ~= '' and place_of(s, owner)
   if not place then return end
   redis.call('ZREM', s.waiting, owner)
   redis.call('HDEL', s.wants, owner)
@@ -51,42 +64,69 @@ local function drop_absent(s, now, grace)
     s.queue, s.line, s.dirty = '', nil, true
     return
   end
-  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', s.waiting, '-inf', now - grace)) do leave_line(s, owner) end
+  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', s.waiting, '-inf', integer(now - grace))) do
+    local place = place_of(s, owner)
+    redis.call('ZREM', s.waiting, owner)
+    change_line(s, place.class, -place.n, -place.u)
+    place.n = 0
+    write_place(s, owner, place)
+  end
+  if redis.call('HLEN', s.wants) > redis.call('ZCARD', s.waiting) + MOST_LAPSED then
+    for _, owner in ipairs(redis.call('HKEYS', s.wants)) do
+      if not redis.call('ZSCORE', s.waiting, owner) then redis.call('HDEL', s.wants, owner) end
+    end
+  end
 end
 
--- Requests and units of those with a better right: all of a better class, and of the same one who came before `until_us`.
-local function claimed_by_others(s, owner, class, until_us)
-  if s.queue == '' then return 0, 0 end
-  local line, n, u = line_of(s), 0, 0
-  for c = 1, class - 1 do n, u = n + line.n[c], u + line.u[c] end
+-- Requests and units of `owners` who go before `owner`.
+local function sum_before(s, owner, class, owners, n, u)
+  local line = line_of(s)
   if line.n[class] == 0 then return n, u end
-  if until_us == math.huge then
-    local own = place_of(s, owner)
-    n, u = n + line.n[class], u + line.u[class]
-    if own and own.class <= class then n, u = n - own.n, u - own.u end
-    return n, u
-  end
-  local others = redis.call('ZRANGEBYSCORE', s.waiting, '-inf', integer(until_us))
-  for _, other in ipairs(others) do
+  local own = place_of(s, owner)
+  for _, other in ipairs(owners) do
     local place = other ~= owner and place_of(s, other)
-    if place and place.class == class then n, u = n + place.n, u + place.u end
+    if place and place.class == class and not (own and own.class == class and is_before(own, owner, place, other)) then
+      n, u = n + place.n, u + place.u
+    end
   end
   return n, u
 end
 
--- What is ahead of `owner` in line: all of a better class, and of the same one those whose time comes before its own.
-local function ahead_of(s, owner, class)
-  local own = s.queue ~= '' and redis.call('ZSCORE', s.waiting, owner)
-  return claimed_by_others(s, owner, class, own and tonumber(own) - 1 or math.huge)
+-- What is kept for others now: those before in line whose time has come. Better classes hold all others back anyway.
+local function kept_for_others(s, owner, class, now)
+  if s.queue == '' then return 0, 0 end
+  return sum_before(s, owner, class, redis.call('ZRANGEBYSCORE', s.waiting, '-inf', integer(now)), 0, 0)
 end
 
--- A place in line at `wake` or soon after, never at another's instant; the time it got.
+-- All that is ahead of `owner` in line.
+local function ahead_of(s, owner, class)
+  if s.queue == '' then return 0, 0 end
+  local own, line, n, u = place_of(s, owner), line_of(s), 0, 0
+  for c = 1, class - 1 do n, u = n + line.n[c], u + line.u[c] end
+  if own and own.class == class then return sum_before(s, owner, class, redis.call('ZRANGE', s.waiting, 0, -1), n, u) end
+  return n + line.n[class], u + line.u[class]
+end
+
+-- Whether somebody of a better class waits whose time is near: what is free now would be missing then.
+local function is_held_back(s, class, now, horizon)
+  if s.queue == '' then return false end
+  local line, n = line_of(s), 0
+  for c = 1, class - 1 do n = n + line.n[c] end
+  if n == 0 then return false end
+  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', s.waiting, '-inf', integer(now + horizon))) do
+    local place = place_of(s, owner)
+    if place and place.class < class then return true end
+  end
+  return false
+end
+
+-- A place in line, or the one `owner` has, until `wake` or soon after, never another's instant; the time it got.
 local function join_line(s, owner, class, want, cost, wake, now)
   local own = place_of(s, owner)
-  if own then leave_line(s, owner) end
+  leave_line(s, owner)
   while redis.call('ZCOUNT', s.waiting, integer(wake), integer(wake)) > 0 do wake = wake + 1000 end
   redis.call('ZADD', s.waiting, integer(wake), owner)
-  redis.call('HSET', s.wants, owner, table.concat({class, integer(want), integer(cost), own and own.since or integer(now)}, ':'))
+  write_place(s, owner, {class = class, n = want, cost = cost, since = own and own.since or now})
   redis.call('PEXPIRE', s.waiting, s.ttl_ms)
   redis.call('PEXPIRE', s.wants, s.ttl_ms)
   change_line(s, class, want, want * cost)
@@ -95,28 +135,39 @@ end
 
 -- `owner` got `n` requests: its place shrinks by them, and is gone when it has all it wanted.
 local function serve_line(s, owner, n)
-  local place = place_of(s, owner)
+  local place = s.queue ~= '' and place_of(s, owner)
   if not place then return end
   if n >= place.n then return leave_line(s, owner) end
-  redis.call('HSET', s.wants, owner, table.concat({place.class, integer(place.n - n), integer(place.cost), place.since}, ':'))
+  place.n = place.n - n
+  write_place(s, owner, place)
   change_line(s, place.class, -n, -n * place.cost)
+end
+
+-- The places in line in their order.
+local function in_order(s)
+  local places = {}
+  if s.queue == '' then return places end
+  local owners = redis.call('ZRANGE', s.waiting, 0, -1, 'WITHSCORES')
+  for i = 1, #owners, 2 do
+    local place = place_of(s, owners[i])
+    if place then
+      place.owner, place.wake = owners[i], tonumber(owners[i + 1])
+      places[#places + 1] = place
+    end
+  end
+  table.sort(places, function(a, b) return is_before(a, a.owner, b, b.owner) end)
+  return places
 end
 
 -- `n` requests came free before their time: the first in line may ask now. Their names are returned.
 local function call_forward(s, n, now)
   local called = {}
-  if s.queue == '' then return called end
-  local owners = redis.call('ZRANGE', s.waiting, 0, 255)
-  for class = 1, CLASSES do
-    for _, owner in ipairs(owners) do
-      local place = n > 0 and place_of(s, owner)
-      if place and place.class == class then
-        n = n - place.n
-        if tonumber(redis.call('ZSCORE', s.waiting, owner)) > now then
-          redis.call('ZADD', s.waiting, integer(now), owner)
-          called[#called + 1] = owner
-        end
-      end
+  for _, place in ipairs(in_order(s)) do
+    if n <= 0 then break end
+    n = n - place.n
+    if place.wake > now then
+      redis.call('ZADD', s.waiting, integer(now), place.owner)
+      called[#called + 1] = place.owner
     end
   end
   return called
@@ -124,16 +175,12 @@ end
 
 local function describe_line(s, now, most)
   local shown = {}
-  if s.queue == '' then return shown end
-  local owners = redis.call('ZRANGE', s.waiting, 0, most - 1, 'WITHSCORES')
-  for i = 1, #owners, 2 do
-    local place = place_of(s, owners[i])
-    if place then
-      shown[#shown + 1] = {
-        owner = owners[i], class = place.class, want = place.n, wake_us = math.max(0, tonumber(owners[i + 1]) - now),
-        waited_us = now - tonumber(place.since),
-      }
-    end
+  for i, place in ipairs(in_order(s)) do
+    if i > most then break end
+    shown[i] = {
+      owner = place.owner, class = place.class, want = place.n, wake_us = math.max(0, place.wake - now),
+      waited_us = math.max(0, now - place.since),
+    }
   end
   return shown
 end
