@@ -11,6 +11,7 @@ from rq import Queue, Worker
 
 from jobqueue.delivery import entry, queues
 from jobqueue.delivery.dispatch import dispatch
+from jobqueue.delivery.explaining import Explaining
 from jobqueue.delivery.forgery import SliceJob
 from jobqueue.delivery.horse import describe_worker
 from jobqueue.engine import control, enqueue, registry
@@ -52,7 +53,7 @@ class Page:
     next: str
 
 
-class JobQueue:
+class JobQueue(Explaining):
     """Everything a program or a person does with jobs.
 
     One instance belongs to one thread. It opens its connections when they are first needed.
@@ -90,17 +91,25 @@ class JobQueue:
 
     # --- jobs ---
 
-    def enqueue_job(self, request: JobRequest, source: RowSource, *, skip_invalid: bool = False) -> Enqueued:
+    def enqueue_job(
+        self, request: JobRequest, source: RowSource, *, skip_invalid: bool = False, deadline_s: float | None = None
+    ) -> Enqueued:
         """Check, read and store a job, then tell the workers.
 
+        Args:
+            deadline_s: Refuse the job when nine of ten like it would take longer than this, see `preflight_job`.
+
         Raises:
+            CannotMeetDeadlineError: It would; nothing was stored.
             InvalidInputError: Something about the request or an item is wrong; nothing was stored.
             ConflictError: An equal job exists, or the idempotency key was used for another.
             ServerUnavailableError: Postgres or Redis cannot be reached; nothing was stored.
         """
         self._check()
         enqueue.check_account(request, self.settings.provider_override(request.provider).account)
-        enqueued = enqueue.enqueue(self._database, request, source, skip_invalid=skip_invalid)
+        enqueued = enqueue.enqueue(
+            self._database, request, source, skip_invalid=skip_invalid, admit=self._admission(deadline_s)
+        )
         self._tell(enqueued.job_id)
         return enqueued
 
@@ -112,10 +121,12 @@ class JobQueue:
         owner: str = "",
         idempotency_key: str | None = None,
         max_run_s: float | None = None,
+        deadline_s: float | None = None,
     ) -> Enqueued:
         """Undo job *job_id*: whatever it changed is put back, latest change first. A running job is cancelled first.
 
         Raises:
+            CannotMeetDeadlineError: It would take longer than *deadline_s*; nothing was stored or cancelled.
             NotFoundError: There is no such job.
             InvalidInputError: Its operation cannot be undone.
             DuplicateJobError: It is being rolled back already.
@@ -128,6 +139,7 @@ class JobQueue:
             owner=owner,
             idempotency_key=idempotency_key,
             max_run_s=max_run_s,
+            admit=self._admission(deadline_s),
         )
         self._tell(enqueued.job_id)
         return enqueued
