@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -78,3 +79,18 @@ class BackoffType(click.ParamType):  # type: ignore[type-arg]
 CAP = CapType()
 BREAKER = BreakerType()
 BACKOFF = BackoffType()
+
+
+def level_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add ``--account`` (also ``--site``) and ``--operation``, which name one level below a provider."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        account = click.option(
+            "--account", "--site", "account", default="", metavar="NAME", help=f"{what} one account, or site."
+        )
+        operation = click.option(
+            "--operation", default="", metavar="NAME", help=f"{what} one operation, by all accounts."
+        )
+        return account(operation(command))
+
+    return add

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from jobqueue.cli.command import Group, examples, json_option, open_queue
 from jobqueue.cli.failure import DONE
-from jobqueue.cli.limit_values import BACKOFF, BREAKER, CAP
+from jobqueue.cli.limit_control import hold_breaker, reset_limits
+from jobqueue.cli.limit_values import BACKOFF, BREAKER, CAP, level_options
 from jobqueue.cli.output import cell, clean, counted, duration, emit, say, table
 from jobqueue.cli.parameters import DURATION, SIZES
 from jobqueue.engine.limits import LimitsChanged
 from jobqueue.model.limit import WindowMode
 
 _MOST_OVERRIDES = 20
-
-
-def level_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add ``--account`` (also ``--site``) and ``--operation``, which name one level below a provider."""
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        account = click.option(
-            "--account", "--site", "account", default="", metavar="NAME", help=f"{what} one account, or site."
-        )
-        operation = click.option(
-            "--operation", default="", metavar="NAME", help=f"{what} one operation, by all accounts."
-        )
-        return account(operation(command))
-
-    return add
 
 
 @click.group("limits", cls=Group)
@@ -165,6 +150,10 @@ def remove_limits(provider: str, account: str, operation: str, is_json: bool) ->
     return DONE
 
 
+limits.add_command(reset_limits)
+limits.add_command(hold_breaker)
+
+
 def _tell(provider: str, changed: LimitsChanged, *, is_json: bool, is_dry_run: bool = False) -> None:
     if is_json:
         emit({"provider": provider, "is_dry_run": is_dry_run} | changed.as_dict())
@@ -185,6 +174,8 @@ def _tell(provider: str, changed: LimitsChanged, *, is_json: bool, is_dry_run: b
 def _value(name: str, value: Any) -> str:
     if value is None:
         return "not set"
+    if isinstance(value, float):
+        return f"{value:g}"  # a table's one decimal would hide what changed
     return _backoff(value) if name.startswith("backoff.") else cell(value)
 
 

@@ -18,12 +18,20 @@ from jobqueue.engine import control, enqueue, registry
 from jobqueue.engine.enqueue import Enqueued
 from jobqueue.engine.history import PostgresHistory
 from jobqueue.engine.intake import RowSource
-from jobqueue.engine.limits import LimitsChanged, LimitsView, change_limits, remove_limits, view_limits
+from jobqueue.engine.limits import (
+    LimitsChanged,
+    LimitsView,
+    adjust_limits,
+    change_limits,
+    level_scope,
+    remove_limits,
+    view_limits,
+)
 from jobqueue.engine.progress import job_progress
 from jobqueue.errors import InvalidInputError, ServerUnavailableError
 from jobqueue.model.item import ItemStatus
 from jobqueue.model.job import Job, JobRequest, JobStatus, Priority
-from jobqueue.model.limit import Scope
+from jobqueue.model.limit import Adjustment, Scope
 from jobqueue.model.limit_change import LimitsChange, level_named
 from jobqueue.model.progress import JobProgress
 from jobqueue.model.worker import WorkerConfig
@@ -307,6 +315,22 @@ class JobQueue(Explaining):
         removed = remove_limits(self._database, provider, kind, name)
         self._tell()
         return removed
+
+    def adjust_limits(
+        self, provider: str, adjustments: Sequence[Adjustment], *, account: str = "", operation: str = ""
+    ) -> LimitsView:
+        """Lift a pause, forget what was learned, hold a breaker: of a provider, or of a level below it.
+
+        Raises:
+            InvalidInputError: The account or operation has no limits of its own, or the level no breaker.
+            ServerUnavailableError: Redis or Postgres cannot be reached.
+        """
+        self._check_migrated()
+        limits.endpoint(self._database, provider)
+        scope = level_scope(provider, *level_named(account, operation))
+        adjust_limits(self._database, self._limiter(provider), scope, adjustments)
+        self._tell()
+        return view_limits(self._database, self._limiter(provider), scope)
 
     def providers(self) -> list[dict[str, Any]]:
         """Configured providers: name, base_url, token_url."""

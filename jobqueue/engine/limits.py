@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from jobqueue.engine.enqueue import check_name
 from jobqueue.errors import InvalidInputError, UsageError
 from jobqueue.handler import Operation
 from jobqueue.model.batching import BatchConfig
-from jobqueue.model.limit import ProviderLimits, RateLimitState, Scope, ScopeKind
+from jobqueue.model.limit import Adjustment, ProviderLimits, RateLimitState, Scope, ScopeKind
 from jobqueue.model.limit_change import LimitsChange, check_costs, check_operation, describe, difference
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.store import due, limits
@@ -174,6 +174,30 @@ def remove_limits(database: Database, provider: str, kind: ScopeKind, name: str)
     due.wake_parked(database, provider)
     shown = {} if before is None else describe(before)
     return LimitsChanged(_level_name(level, kind), shown, {} if after is None else describe(after), version)
+
+
+def adjust_limits(database: Database, limiter: Limiter, scope: Scope, adjustments: Sequence[Adjustment]) -> None:
+    """Change by hand where the limits of *scope* stand; what waits for them falls due.
+
+    Raises:
+        InvalidInputError: It has no limits of its own, or no breaker that could be changed.
+        ServerUnavailableError: Redis or Postgres cannot be reached; what was not done yet is done by another call.
+    """
+    innermost = limits.provider_limits(database, scope.provider).limits_for(scope)[-1].scope
+    if innermost != scope:
+        raise InvalidInputError(
+            f"{scope.name} has no limits of its own.",
+            remedy=f"Change those of {innermost.name}, or give it some: jobqueue limits set {scope.provider} …",
+            field="operation" if scope.operation else "account",
+        )
+    for adjustment in adjustments:
+        settled = limiter.adjust(scope, adjustment)
+        # Redis first: what a worker stores after that is newer than this.
+        if adjustment is Adjustment.LIFT_COOLDOWN:
+            limits.lift_cooldown(database, scope.name)
+        limits.save_breakers(database, scope.provider, settled.breakers)
+        limits.save_learned(database, scope.provider, settled.learned)
+    due.wake_parked(database, scope.provider)
 
 
 def level_scope(provider: str, kind: ScopeKind, name: str) -> Scope:

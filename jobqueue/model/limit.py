@@ -101,9 +101,13 @@ class RateLimitConfig:
     scope_name: str = ""
     learned_floor: int = 1
     backoff: Mapping[ErrorKind, RetryPolicy] = field(default_factory=dict)
+    _windows: tuple[Window, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.parsed_windows()
+        windows = parse_windows(self.windows, mode=self.mode)
+        windows += parse_windows(self.unit_windows, is_weighted=True)
+        # Frozen, and read once: of a thousand overrides each is asked for its windows again and again.
+        object.__setattr__(self, "_windows", windows)
         if self.max_concurrency is not None and self.max_concurrency < 1:
             raise ConfigurationError(
                 f"max_concurrency {self.max_concurrency} lets nothing through.",
@@ -137,7 +141,7 @@ class RateLimitConfig:
 
     def parsed_windows(self) -> tuple[Window, ...]:
         """All windows, those on requests first."""
-        return parse_windows(self.windows, mode=self.mode) + parse_windows(self.unit_windows, is_weighted=True)
+        return self._windows
 
 
 @dataclass(frozen=True, slots=True)

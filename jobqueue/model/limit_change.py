@@ -97,14 +97,17 @@ def read_mode(text: str) -> WindowMode:
 
 
 def read_breaker(values: Mapping[str, Any] | str, base: BreakerConfig | None) -> BreakerConfig:
-    """*base* with *values* in place of its own; texts are read as numbers where numbers belong.
+    """*base* with *values* in place of its own.
+
+    Texts are read as numbers, ``none`` as None. A window of one kind takes the place of the other kind, and without a
+    time for slow calls there is no rate of them.
 
     Raises:
         ConfigurationError: A name is unknown, or a value is none or out of range.
     """
-    base = base or BreakerConfig()
     if isinstance(values, str):
         raise ConfigurationError(f"breaker {values!r} cannot be read.", remedy=f"Give its fields, or {OFF!r}.")
+    base = base or BreakerConfig()
     known = [f.name for f in fields(BreakerConfig)]
     given: dict[str, Any] = {}
     for name, value in values.items():

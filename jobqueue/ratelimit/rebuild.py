@@ -158,10 +158,14 @@ def count_history(
             _remember(count, entry, limits.longest_request_s)
     for cooldown in cooldowns:
         levels(Scope.parse(cooldown.scope_name))[-1].pause(cooldown)
+    # A pause whose level is gone binds the provider. A breaker or a learned limit of one account or operation says
+    # nothing about the others.
     for breaker in breakers:
-        levels(Scope.parse(breaker.scope_name))[-1].restore(breaker)
+        if (count := levels(Scope.parse(breaker.scope_name))[-1]).level.scope.name == breaker.scope_name:
+            count.restore(breaker)
     for limit in learned:
-        levels(Scope.parse(limit.scope_name))[-1].remember(limit)
+        if (count := levels(Scope.parse(limit.scope_name))[-1]).level.scope.name == limit.scope_name:
+            count.remember(limit)
     return list(counts.values())
 
 

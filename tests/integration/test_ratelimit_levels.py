@@ -6,11 +6,12 @@ import pytest
 import redis
 from ratelimit_world import Clock, MemoryHistory
 
-from jobqueue.model.breaker import BreakerConfig
+from jobqueue.model.breaker import BreakerConfig, BreakerStatus, CircuitBreakerState
 from jobqueue.model.limit import (
     DenialReason,
     Denied,
     Granted,
+    LearnedLimit,
     ProviderLimits,
     RateLimitConfig,
     Scope,
@@ -134,3 +135,19 @@ def test_an_empty_redis_is_counted_again_at_every_level(limiter, history, redis_
         window.scope_name: window.in_flight for window in limiter.snapshot(Scope("spotify", "big", "save")).windows
     }
     assert found == {"spotify": 4, "spotify:save": 4, "spotify/big": 4}
+
+
+@pytest.mark.parametrize("name", ["spotify/big", "spotify:save"])
+def test_what_is_known_of_a_level_that_is_gone_does_not_fall_on_the_provider(redis_url, history, name):
+    """Its limits were removed while a worker still stored its breaker and what it had learned."""
+    limits = ProviderLimits("spotify", (RateLimitConfig(windows="100/minute", breaker=QUICK_BREAKER),), 10.0)
+    history.opened = [CircuitBreakerState(name, BreakerStatus.OPEN, 1, 60.0)]
+    history.known = [LearnedLimit(name, "r60", "3 per 1 minute", 3, 3, 1, 1.0, 0)]
+    limiter = Limiter(redis_url, {"spotify": limits}, history, clock_us=history.clock)
+    try:
+        assert len(taken(limiter, Scope("spotify"))) == 50
+        state = limiter.snapshot(Scope("spotify"))
+    finally:
+        limiter.close()
+    assert [breaker.status for breaker in state.breakers] == [BreakerStatus.CLOSED]
+    assert state.learned == ()

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from jobqueue.errors import ConfigurationError
 from jobqueue.model.backoff import (
+    ErrorKind,
     Jitter,
     RetryPolicy,
     decorrelated_jitter_s,
     equal_jitter_s,
     exponential_s,
     full_jitter_s,
+    nth_decorrelated_s,
 )
 
 attempts = st.integers(1, 10_000)
@@ -55,6 +57,30 @@ def test_decorrelated_jitter_grows_from_the_delay_before(previous_s, base_s, cap
     """At least the base, at most three times the delay before, never above the cap."""
     delay_s = decorrelated_jitter_s(previous_s, base_s=base_s, cap_s=cap_s, random=random)
     assert base_s <= delay_s <= min(cap_s, max(base_s, 3 * previous_s)) * (1 + 1e-12)
+
+
+@given(attempts, bases, caps, randoms)
+def test_a_decorrelated_delay_without_its_predecessor_stays_in_reach_of_a_chain(attempt, base_s, cap_s, random):
+    """At least the base, at most what tripling can have come to, never above the cap."""
+    delay_s = nth_decorrelated_s(attempt, base_s=base_s, cap_s=cap_s, random=random)
+    assert base_s <= delay_s <= min(cap_s, base_s * 3.0 ** min(attempt, 50)) * (1 + 1e-9)
+
+
+def test_a_decorrelated_policy_grows_where_no_delay_is_kept():
+    """Repeating it with the base alone would never back off."""
+    policy, random = RetryPolicy(99, base_s=1, cap_s=1000, jitter=Jitter.DECORRELATED), Random(7)
+    means = [sum(policy.delay_s(n, random) for _ in range(500)) / 500 for n in (1, 3, 6)]
+    assert means[0] < means[1] / 2 < means[2] / 4
+
+
+@given(st.sampled_from(ErrorKind), st.builds(RetryPolicy, st.integers(1, 9), bases, caps, st.sampled_from(Jitter)))
+def test_a_policy_is_read_back_as_it_was_stored(kind, policy):
+    """Attempts only where they bound anything."""
+    stored = policy.as_dict(kind)
+    again = RetryPolicy.of_kind(kind, stored)
+    assert again.as_dict(kind) == stored
+    assert ("max_attempts" in stored) == (kind in (ErrorKind.ITEM, ErrorKind.BUG))
+    assert (again.base_s, again.cap_s, again.jitter) == (policy.base_s, policy.cap_s, policy.jitter)
 
 
 @given(st.sampled_from(Jitter), st.integers(1, 20), st.integers(1, 30), randoms)

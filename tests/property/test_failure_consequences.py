@@ -17,6 +17,7 @@ from jobqueue.errors import (
     ProviderUnavailable,
     RateLimited,
 )
+from jobqueue.model.backoff import ErrorKind, Jitter, RetryPolicy
 from jobqueue.model.failure import Facts, FailItems, RepeatLater, SplitBatch, consequence
 from jobqueue.model.item import ItemError
 from jobqueue.model.worker import WorkerConfig
@@ -34,6 +35,8 @@ facts = st.builds(
     is_in_doubt=st.booleans(),
 )
 randoms = st.integers(0, 2**32).map(Random)
+policies = st.builds(RetryPolicy, st.integers(1, 9), st.floats(0.01, 5), st.floats(5, 900), st.sampled_from(Jitter))
+backoffs = st.dictionaries(st.sampled_from(ErrorKind), policies)
 
 
 def known(**changes: object) -> Facts:
@@ -47,10 +50,33 @@ def after(error: BaseException, **changes: object) -> object:
     return consequence(error, known(**changes), CONFIG, Random(1))
 
 
-@given(facts, randoms)
-def test_a_throttle_uses_up_no_budget_at_all(now: Facts, random: Random) -> None:
+@given(facts, randoms, backoffs)
+def test_a_throttle_uses_up_no_budget_at_all(now: Facts, random: Random, backoff: dict[ErrorKind, RetryPolicy]) -> None:
     """After any number of failures and any time it is repeated, uncounted, when the limiter lets it."""
-    assert consequence(RateLimited("slow down"), now, CONFIG, random) == RepeatLater(0.0, False, False)
+    assert consequence(RateLimited("slow down"), now, CONFIG, random, backoff) == RepeatLater(0.0, False, False)
+
+
+@given(facts, randoms, backoffs, st.sampled_from([ProviderUnavailable("503"), OutcomeUnknown("silence")]))
+def test_no_policy_makes_an_outage_end_by_attempts(
+    now: Facts, random: Random, backoff: dict[ErrorKind, RetryPolicy], error: HandlerError
+) -> None:
+    """Only time ends it; the provider's policy for that kind, or else the worker's, says how long to wait."""
+    found = consequence(error, now, CONFIG, random, backoff)
+    kind = ErrorKind.OUTAGE if isinstance(error, ProviderUnavailable) else ErrorKind.UNKNOWN_OUTCOME
+    if now.failures and now.failing_for_s > CONFIG.outage_budget_s:
+        assert isinstance(found, FailItems)
+    else:
+        assert isinstance(found, RepeatLater)
+        assert 0 <= found.due_in_s <= backoff.get(kind, CONFIG.outage).cap_s
+
+
+@given(facts, randoms, policies)
+def test_a_bug_is_tried_as_often_as_its_policy_says(now: Facts, random: Random, policy: RetryPolicy) -> None:
+    """And waits within its bounds; policies for other kinds of error do not concern it."""
+    backoff = {kind: RetryPolicy(1, 1000, 1000) for kind in ErrorKind} | {ErrorKind.BUG: policy}
+    found = consequence(ValueError("?"), now, CONFIG, random, backoff)
+    assert isinstance(found, RepeatLater) == (now.failures + 1 < policy.max_attempts)
+    assert not isinstance(found, RepeatLater) or 0 <= found.due_in_s <= policy.cap_s
 
 
 @given(facts, randoms)
