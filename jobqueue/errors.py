@@ -10,6 +10,7 @@
     │   │   └── DuplicateJobError
     │   └── InvalidTransitionError      the job's state does not allow it
     ├── ConcurrencyLimitExceededError   a job waited for a permit as long as it may
+    ├── CannotMeetDeadlineError         exit 4: the job would be done too late; nothing was stored
     ├── ServerUnavailableError          exit 3: Redis or Postgres cannot be reached
     ├── MigrationError                  exit 2: the schema and the code do not fit
     │   ├── DatabaseNotMigratedError
@@ -115,6 +116,12 @@ class ConcurrencyLimitExceededError(JobQueueError):
     def __init__(self, message: str, *, remedy: str = "", label: str) -> None:
         super().__init__(message, remedy=remedy)
         self.label = label
+
+
+class CannotMeetDeadlineError(JobQueueError):
+    """The job as asked for would not be done by its deadline."""
+
+    exit_code = 4
 
 
 class ServerUnavailableError(JobQueueError):

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from jobqueue.cli.command import examples, json_option
-from jobqueue.cli.failure import DONE
+from jobqueue.cli import preflight_view
+from jobqueue.cli.command import examples, json_option, open_queue
+from jobqueue.cli.failure import DONE, TOO_LATE
 from jobqueue.cli.output import clean, counted, emit, note, say
-from jobqueue.cli.parameters import CONCURRENCY, DURATION, PRIORITY, read_options
+from jobqueue.cli.parameters import CONCURRENCY, DEADLINE, DURATION, PRIORITY, read_options
 from jobqueue.cli.progress_view import exit_code
 from jobqueue.cli.watching import follow
 from jobqueue.delivery.queue import JobQueue
@@ -88,17 +89,33 @@ _FOR_ITEMS_ONLY = (
     metavar="DURATION",
     help="Longest wait for the label without any turn, then the job fails. Default: as long as it takes.",
 )
+@click.option(
+    "--deadline",
+    "deadline_s",
+    type=DEADLINE,
+    metavar="WHEN",
+    help="Refuse the job if it would be done later: 2h, or 2026-12-24T18:00.",
+)
 @click.option("--skip-invalid", is_flag=True, help="Leave invalid rows out and report them.")
 @click.option("--follow", "is_followed", is_flag=True, help="Show progress until the job ends.")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Store nothing: say what the job would take.")
 @json_option
-def enqueue(job_type: str, undone: str | None, is_followed: bool, is_json: bool, **given: Any) -> int:
+def enqueue(job_type: str, undone: str | None, is_followed: bool, is_dry_run: bool, is_json: bool, **given: Any) -> int:
     """Enqueue a job of TYPE for the items of a file; or roll back the job JOB_ID, when TYPE is rollback.
 
     Nothing is stored unless everything is right: type, provider, operation, options and every row.
 
     Exit code: 0 accepted (with --follow: everything succeeded), 1 the job failed or has failed items, 2 bad input, 3 a
-    server cannot be reached, 130 interrupted.
+    server cannot be reached, 4 it cannot meet its --deadline (nothing was stored), 130 interrupted.
     """
+    if is_dry_run:
+        if is_followed:
+            raise InvalidInputError(
+                "--follow does not go with --dry-run.",
+                remedy="A dry run starts nothing: leave one out.",
+                field="follow",
+            )
+        return dry_run(job_type, undone, given, is_json=is_json)
     is_rollback = job_type == JobType.ROLLBACK
     if is_rollback:
         undone_id = _undone_id(undone, given)
@@ -115,9 +132,15 @@ def enqueue(job_type: str, undone: str | None, is_followed: bool, is_json: bool,
                 owner=owner,
                 idempotency_key=given["idempotency_key"],
                 max_run_s=given["max_run"],
+                deadline_s=given["deadline_s"],
             )
         else:
-            accepted = queue.enqueue_job(replace(request, owner=owner), source, skip_invalid=given["skip_invalid"])
+            accepted = queue.enqueue_job(
+                replace(request, owner=owner),
+                source,
+                skip_invalid=given["skip_invalid"],
+                deadline_s=given["deadline_s"],
+            )
         if not is_json:
             _tell(accepted, is_followed=is_followed)
         if not is_followed:
@@ -128,6 +151,30 @@ def enqueue(job_type: str, undone: str | None, is_followed: bool, is_json: bool,
         if is_json:
             emit(asdict(accepted) | {"progress": progress.as_dict()})
         return exit_code(progress)
+
+
+def dry_run(job_type: str, undone: str | None, given: dict[str, Any], *, is_json: bool) -> int:
+    """Check everything as `enqueue` does, store and send nothing, and say what the job would take.
+
+    Returns:
+        0, or 4 when it cannot meet its deadline.
+    """
+    with open_queue() as queue:
+        if job_type == JobType.ROLLBACK:
+            undone_id = _undone_id(undone, given)
+            found = queue.preflight_rollback(undone_id, priority=given["priority"], deadline_s=given["deadline_s"])
+        else:
+            source = _source(job_type, undone, given)
+            request = _request(job_type, given)
+            found = queue.preflight_job(
+                request, source, skip_invalid=given["skip_invalid"], deadline_s=given["deadline_s"]
+            )
+    if is_json:
+        emit(found.as_dict())
+    else:
+        for line in preflight_view.lines(found):
+            say(line)
+    return DONE if found.verdict is None or found.verdict.can_meet else TOO_LATE
 
 
 def _undone_id(undone: str | None, given: dict[str, Any]) -> int:

@@ -13,7 +13,7 @@ import redis
 import structlog
 from rq.timeouts import BaseTimeoutException
 
-from jobqueue.delivery import queues
+from jobqueue.delivery import queues, refusals
 from jobqueue.delivery.dispatch import dispatch
 from jobqueue.delivery.horse import WorkerSignals, current_rq_id
 from jobqueue.delivery.log import configure_logging
@@ -45,11 +45,6 @@ log = structlog.get_logger("jobqueue.entry")
 
 _EXIT_TIMEOUT = 70
 _EXIT_HUNG = 71
-_REFUSED_KEY = "jobqueue:refused:{job_id}"
-
-REFUSED_FOR_S = 3600
-"""How long a job whose type, provider or operation no worker here knows is left to others before it fails."""
-
 
 _configured: list[WorkerConfig] = []
 
@@ -89,7 +84,10 @@ def _run(settings: Settings, database: Database, job_id: int) -> dict[str, Any]:
     config = _configured[0] if _configured else worker_config(settings)
     if config.job_types and job.type not in config.job_types:
         due.hint_again_soon(database, job_id)
-        return {"job_id": job_id, "reason": f"this worker takes no {job.type} jobs"}
+        reason = f"this worker takes no {job.type} jobs"
+        with suppress(ServerUnavailableError):
+            refusals.note_passed(queues.connect(settings.redis_url), job_id, reason)
+        return {"job_id": job_id, "reason": reason}
     if config.max_run_s is not None and time.time() - job.created_at.timestamp() > config.max_run_s:
         sweep.fail_overdue(database, job_id)
         return {"job_id": job_id, "reason": "the job took longer than this worker lets it"}
@@ -113,7 +111,7 @@ def _run(settings: Settings, database: Database, job_id: int) -> dict[str, Any]:
             control.fail(database, job_id, reason=str(error), fingerprint=f"{type(error).__name__}: {error.label}")
         return {"job_id": job_id, "reason": str(error)}
     try:
-        connection.delete(_REFUSED_KEY.format(job_id=job_id))
+        refusals.forget(connection, job_id)
         timer.pass_on(longest_s=settings.slice_s, reason=str(report["reason"]))
     except (ServerUnavailableError, redis.exceptions.RedisError) as error:
         log.warning("nobody was told; the sweep will", job=job_id, error=str(error))
@@ -141,18 +139,13 @@ def _refuse(database: Database, connection: redis.Redis, job: Job, missing: Usag
     night without any worker counts. Without Redis it begins anew.
     """
     log.warning("this worker cannot take the job", job=job.id, reason=str(missing))
-    key = _REFUSED_KEY.format(job_id=job.id)
-    with queues.translated():
-        connection.set(key, b"1", nx=True, ex=2 * REFUSED_FOR_S)
-        refused_for_s = 2 * REFUSED_FOR_S - int(connection.ttl(key))
-    if refused_for_s < REFUSED_FOR_S:
+    if refusals.note(connection, job.id, str(missing)) < refusals.REFUSED_FOR_S:
         due.hint_again_soon(database, job.id)
         return {"job_id": job.id, "reason": f"this worker cannot take it: {missing}"}
-    reason = f"no worker could take it for {REFUSED_FOR_S // 60} minutes: {missing}"
+    reason = f"no worker could take it for {refusals.REFUSED_FOR_S // 60} minutes: {missing}"
     with suppress(InvalidTransitionError):  # it ended meanwhile
         control.fail(database, job.id, reason=reason, fingerprint=f"configuration: {type(missing).__name__}")
-    with queues.translated():
-        connection.delete(key)
+    refusals.forget(connection, job.id)
     return {"job_id": job.id, "reason": reason}
 
 
