@@ -25,14 +25,17 @@ def status(job_id: int, is_json: bool) -> int:
     """
     with open_queue() as queue:
         progress = queue.get_job_status(job_id)
+        label = queue.get_label_status(job_id)
         if is_json:
-            emit(progress.as_dict())
+            emit(progress.as_dict() | {"label": None if label is None else label.as_dict()})
         elif progress.job.status.is_terminal:
             for line in [view.headline(progress), *view.summary_lines(progress, queue.dead_letter_groups(job_id))]:
                 say(line)
         else:
             for line in view.status_lines(progress):
                 say(line)
+            if label is not None:
+                say(f"  {view.label_line(label)}")
     return view.exit_code(progress)
 
 

@@ -11,6 +11,7 @@ from jobqueue.cli.output import clean, counted, duration
 from jobqueue.model.item import ItemStatus
 from jobqueue.model.job import JobStatus
 from jobqueue.model.progress import JobProgress
+from jobqueue.store.labels import LabelStatus
 
 OUTCOMES = ("succeeded", "skipped", "failed", "unconfirmed", "retrying", "cancelled")
 _TROUBLE = (ItemStatus.FAILED, ItemStatus.UNCONFIRMED)
@@ -155,3 +156,13 @@ def _input_lines(summary: Mapping[str, Any]) -> list[str]:
     if skipped := summary.get("skipped_invalid"):
         words.append(f"{counted(int(skipped), 'invalid row')} left out")
     return [" · ".join(words)] if words else []
+
+
+def label_line(status: LabelStatus) -> str:
+    """``label rechunk:demo: 1 of 1 in use (job 3), 2 in line``."""
+    if status.capacity is None:
+        return f"label {clean(status.label)}: not in use"
+    ids = sorted({holder.job_id for holder in status.holders})
+    who = f" ({'job' if len(ids) == 1 else 'jobs'} {', '.join(map(str, ids))})" if ids else ""
+    line = f", {len(status.waiters):,} in line" if status.waiters else ""
+    return f"label {clean(status.label)}: {len(status.holders):,} of {status.capacity:,} in use{who}{line}"

@@ -167,8 +167,8 @@ def _guarded_slice(
     if isinstance(permit, labels.Waiting):
         _hint_at(database, connection, permit.called)
         return asdict(SliceReport(job.id, permit.reason))
-    _hint_at(database, connection, permit.called)
     try:
+        _hint_at(database, connection, permit.called)
         report = _slice(settings, database, job, holder, signals, config, permit)
     except (BaseTimeoutException, HungCallError):
         raise  # a request may hang on the wire: the permit ends with this process, which ends now

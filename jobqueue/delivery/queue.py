@@ -18,6 +18,7 @@ from jobqueue.engine import control, enqueue, registry
 from jobqueue.engine.enqueue import Enqueued
 from jobqueue.engine.history import PostgresHistory
 from jobqueue.engine.intake import RowSource
+from jobqueue.engine.labels import label_of
 from jobqueue.engine.limits import (
     LimitsChanged,
     LimitsView,
@@ -28,7 +29,7 @@ from jobqueue.engine.limits import (
     view_limits,
 )
 from jobqueue.engine.progress import job_progress
-from jobqueue.errors import InvalidInputError, ServerUnavailableError
+from jobqueue.errors import InvalidInputError, ServerUnavailableError, UsageError
 from jobqueue.model.item import ItemStatus
 from jobqueue.model.job import Job, JobRequest, JobStatus, Priority
 from jobqueue.model.limit import Adjustment, Scope
@@ -37,8 +38,9 @@ from jobqueue.model.progress import JobProgress
 from jobqueue.model.worker import WorkerConfig
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.settings import Settings
-from jobqueue.store import cleanup, dead_letters, jobs, limits
+from jobqueue.store import cleanup, dead_letters, jobs, labels, limits
 from jobqueue.store.database import Database
+from jobqueue.store.labels import LabelStatus
 from jobqueue.store.migrate import check_migrated, migrate
 
 _MOST_AT_ONCE = 1000
@@ -149,6 +151,20 @@ class JobQueue(Explaining):
         self._check_migrated()
         job = jobs.get(self._database, job_id)
         return job_progress(self._database, job_id, self._limiter(job.provider))
+
+    def get_label_status(self, job_id: int) -> LabelStatus | None:
+        """Who is inside and who waits under the job's concurrency label; None when it bears none that is known here.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        self._check_migrated()
+        job = jobs.get(self._database, job_id)
+        try:
+            label = label_of(job)
+        except UsageError:  # its handler is not installed here
+            return None
+        return None if label is None else labels.status(self._database, label.name)
 
     def list_jobs(
         self, *, states: Sequence[str] | None = None, before_id: int | None = None, count: int = 50

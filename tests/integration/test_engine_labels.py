@@ -178,6 +178,23 @@ def test_permits_of_dead_processes_of_this_host_end_at_once(database: Database) 
     assert woken == {"dead", "reused", "told"}
 
 
+def test_the_sweep_lets_the_next_one_in_when_a_permit_has_run_out(database: Database, label: Label) -> None:
+    """A holder on a lost host: nobody asks, and the first in line falls due all the same."""
+    lost, waiting = new_job(database), new_job(database)
+    permit_of(database, label, lost, "on-a-lost-host")
+    assert isinstance(enter(database, label, jobs.get(database, waiting), holder("next")), Waiting)
+    sweep(database)
+    assert checkpoint(database, waiting)["wait_reason"] == f"waiting for {label.name} (1 of 1 in use)"
+    sql(
+        database,
+        "UPDATE concurrency_holders SET until = now() - interval '1 s' WHERE label = %(l)s",
+        {"l": label.name},
+    )
+    sweep(database)
+    assert held(database, label) == 0
+    assert checkpoint(database, waiting)["wait_reason"] == ""
+
+
 def test_a_job_that_waited_as_long_as_it_may_is_told_so(database: Database, label: Label) -> None:
     """The error names the label, the wait, who is inside and what to do; a job that is inside itself never gets it."""
     limited = replace(label, max_sleep_s=60.0)
