@@ -155,12 +155,13 @@ def preflight(
     state = _state(limiter, scope, notes)
     size = part_size(work.item_count, optimal_size=work.sizes.optimal_size, is_ordered=operation.is_ordered)
     chosen = request.options.get("batch_size")
+    looks = max(1, round(measured.requests_a_batch) - 1) if operation.is_observed else 0
     plan = Plan(
         items=work.item_count,
         sizes=BatchConfig(1, chosen, chosen) if isinstance(chosen, int) else work.sizes,
         windows=tuple(_loads(levels, state, measured)),
-        requests_a_batch=2 if operation.is_observed else 1,
-        units_a_batch=operation.cost_units + (operation.observe_cost_units if operation.is_observed else 0),
+        requests_a_batch=1 + looks,
+        units_a_batch=operation.cost_units + looks * operation.observe_cost_units,
         is_ordered=operation.is_ordered,
         parts=-(-work.item_count // size),
         part_items=size,

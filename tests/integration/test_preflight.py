@@ -187,6 +187,26 @@ def test_a_request_that_no_window_could_ever_hold_is_refused(program: Program, d
         preflight(database, queue._limiter("noop"), settings, work, workers=1)
 
 
+def test_a_look_of_several_pages_counts_them_and_is_no_failure(database: Database) -> None:
+    """Ten batches with two pages to look at and an effect each, one of them sent again after a failure."""
+    job_id = new_job(database, 1)
+    insert = (
+        "INSERT INTO batches (job_id, part, no, first_seq, last_seq, item_count, status, idempotency_key, scope, cost_units,"
+        " requests, sent_at, deadline_at, closed_at, error) SELECT %(j)s, 0, %(first)s + n, 0, 0, 1, %(status)s, 'k', 'noop:noop',"
+        " 1, %(requests)s, now(), now() + interval '1 hour', now() + interval '200 ms', %(error)s FROM generate_series(1, %(count)s) AS n"
+    )
+    for first, status, requests, count, error in (
+        (0, "repeated", 1, 10, None),
+        (100, "recorded", 2, 10, None),
+        (200, "repeated", 1, 1, "RateLimited: slow down"),
+    ):
+        row = {"j": job_id, "first": first, "status": status, "requests": requests, "count": count, "error": error}
+        sql(database, insert, row)
+    found = database.row("recent_sends", {"scope": "noop:noop", "count": 500, "since_s": 3600.0})
+    assert found is not None
+    assert (found["count"], found["requests_a_batch"], found["repeats"], found["throttles"]) == (21, 3.0, 1, 1)
+
+
 def test_recent_requests_are_read_from_the_index(database: Database) -> None:
     """However many were sent: the newest of the scope, not a scan of the table."""
     job_id = new_job(database, 1)
