@@ -10,6 +10,7 @@
     │   │   └── DuplicateJobError
     │   └── InvalidTransitionError      the job's state does not allow it
     ├── CannotMeetDeadlineError         exit 4: the job would be done too late; nothing was stored
+    ├── ConcurrencyLimitExceededError   a job waited for a permit as long as it may
     ├── ServerUnavailableError          exit 3: Redis or Postgres cannot be reached
     ├── MigrationError                  exit 2: the schema and the code do not fit
     │   ├── DatabaseNotMigratedError
@@ -107,6 +108,20 @@ class CannotMeetDeadlineError(JobQueueError):
     """The job as asked for would not be done by its deadline."""
 
     exit_code = 4
+
+
+class ConcurrencyLimitExceededError(JobQueueError):
+    """A job waited for a permit of its concurrency label as long as it may, and never got one.
+
+    Args:
+        message: What was waited for, how long, and who held it.
+        remedy: What to do next.
+        label: The label.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "", label: str) -> None:
+        super().__init__(message, remedy=remedy)
+        self.label = label
 
 
 class ServerUnavailableError(JobQueueError):

@@ -6,6 +6,8 @@ POST   faults                      one rule or a list of them (see `faults.Fault
 DELETE faults, faults/{id}         withdraw; what a rule holds goes on
 POST   limits                      {"limits": "50/60", "window": "rolling"} | {"factor": 0.5, "for_s": 30}
                                    | {"competitor_per_s": 1, "for_s": 30} | {"block_s": 30}
+POST   headers                     {"family": "draft10", "reset": "epoch_seconds", "retry_after": "http_date",
+                                   "date_offset_s": 3600}, any of them; see `headers.HeaderPlan`
 POST   latency                     {"latency_ms": 50, "jitter": 0.5}
 POST   expire_token                {"account": "demo", "refresh": false}: with refresh the refresh token is revoked too
 GET    stats                       arrivals, served, refused (429 by the limit), faults; by operation and status
@@ -37,6 +39,7 @@ class Control:
             ("GET", "faults"): lambda _query, _body: (200, self._pipeline.faults.as_json()),
             ("POST", "faults"): self._add_faults,
             ("POST", "limits"): self._limits,
+            ("POST", "headers"): self._headers,
             ("POST", "latency"): self._latency,
             ("POST", "expire_token"): self._expire_token,
             ("GET", "stats"): lambda _query, _body: (200, self._pipeline.counters.as_json()),
@@ -80,6 +83,11 @@ class Control:
         if "block_s" in body:
             limiter.block(for_s=float(body["block_s"]))
         self._record("limits", "", body, [])
+        return 200, {}
+
+    def _headers(self, _query: Mapping[str, str], body: Any) -> Reply:
+        self._pipeline.headers = self._pipeline.headers.changed(body)
+        self._record("headers", "", body, [])
         return 200, {}
 
     def _latency(self, _query: Mapping[str, str], body: Any) -> Reply:

@@ -38,11 +38,35 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one limit is used up.
+
+    Args:
+        quota: The requests it allows now, scaled.
+        window_s: Its window.
+        remaining: Requests left.
+        resets_at_ns: Ledger time at which more become available.
+    """
+
+    quota: int
+    window_s: float
+    remaining: int
+    resets_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Admission:
-    """What became of one arrival: its ledger time, and the seconds to wait when it was refused."""
+    """What became of one arrival.
+
+    Args:
+        at_ns: Its ledger time.
+        retry_after_s: Seconds to wait when it was refused.
+        standings: Each limit right afterwards; empty for an arrival that no limit counts.
+    """
 
     at_ns: int
     retry_after_s: int | None = None
+    standings: tuple[Standing, ...] = ()
 
     @property
     def is_admitted(self) -> bool:
@@ -115,10 +139,10 @@ class Limiter:
             self._run_competitor(now_ns)
             free_at_ns = max(self._free_at_ns(now_ns), self._blocked_until_ns)
             if free_at_ns > now_ns:
-                return Admission(now_ns, max(1, -((now_ns - free_at_ns) // NS_PER_S)))
+                return Admission(now_ns, max(1, -((now_ns - free_at_ns) // NS_PER_S)), self._standings(now_ns))
             self._admitted_ns.append(now_ns)
             self._prune(now_ns)
-            return Admission(now_ns)
+            return Admission(now_ns, None, self._standings(now_ns))
 
     def stamp(self) -> Admission:
         """Stamp an arrival that no limit counts, such as a token refresh."""
@@ -159,14 +183,29 @@ class Limiter:
         return max(self._free_at_of(limit, now_ns) for limit in self._limits)
 
     def _free_at_of(self, limit: Limit, now_ns: int) -> int:
-        quota = self._quota(limit, now_ns)
-        admitted_ns, window_ns = self._admitted_ns, limit.window_ns
+        quota, used = self._quota(limit, now_ns), self._used(limit, now_ns)
+        return now_ns if used < quota else self._frees_at(limit, now_ns, quota)
+
+    def _used(self, limit: Limit, now_ns: int) -> int:
         if self._kind == "fixed":
-            opens_ns = now_ns - now_ns % window_ns
-            used = len(admitted_ns) - bisect_left(admitted_ns, opens_ns)
-            return now_ns if used < quota else opens_ns + window_ns
-        used = len(admitted_ns) - bisect_right(admitted_ns, now_ns - window_ns)
-        return now_ns if used < quota else admitted_ns[-quota] + window_ns
+            return len(self._admitted_ns) - bisect_left(self._admitted_ns, now_ns - now_ns % limit.window_ns)
+        return len(self._admitted_ns) - bisect_right(self._admitted_ns, now_ns - limit.window_ns)
+
+    def _frees_at(self, limit: Limit, now_ns: int, count: int) -> int:
+        """When the request *count* before the end of the log counts no more, and all before it."""
+        if self._kind == "fixed":
+            return now_ns - now_ns % limit.window_ns + limit.window_ns
+        return self._admitted_ns[-count] + limit.window_ns
+
+    def _standings(self, now_ns: int) -> tuple[Standing, ...]:
+        found = []
+        blocked_ns = self._blocked_until_ns if self._blocked_until_ns > now_ns else 0
+        for limit in self._limits:
+            quota, used = self._quota(limit, now_ns), self._used(limit, now_ns)
+            resets_ns = self._frees_at(limit, now_ns, min(used, quota)) if used else now_ns
+            remaining = 0 if blocked_ns else max(0, quota - used)
+            found.append(Standing(quota, limit.window_s, remaining, max(resets_ns, blocked_ns)))
+        return tuple(found)
 
     def _quota(self, limit: Limit, now_ns: int) -> int:
         if self._scale is None or now_ns >= self._scale[1]:

@@ -13,7 +13,7 @@ from jobqueue.cli import preflight_view
 from jobqueue.cli.command import examples, json_option, open_queue
 from jobqueue.cli.failure import DONE, TOO_LATE
 from jobqueue.cli.output import clean, counted, emit, note, say
-from jobqueue.cli.parameters import DEADLINE, DURATION, PRIORITY, read_options
+from jobqueue.cli.parameters import CONCURRENCY, DEADLINE, DURATION, PRIORITY, read_options
 from jobqueue.cli.progress_view import exit_code
 from jobqueue.cli.watching import follow
 from jobqueue.delivery.queue import JobQueue
@@ -22,6 +22,7 @@ from jobqueue.engine.enqueue import Enqueued
 from jobqueue.engine.intake import CsvFile
 from jobqueue.errors import InvalidInputError
 from jobqueue.model.job import JobRequest, JobType, Priority
+from jobqueue.model.label import ConcurrencyLimit
 from jobqueue.settings import Settings
 
 _SKIPPED_SHOWN = 10
@@ -30,6 +31,7 @@ _OPTION_NAMES = {
     "batch_size": "batch-size",
     "is_unique": "unique",
     "skip_invalid": "skip-invalid",
+    "concurrency_max_sleep": "concurrency-max-sleep",
 }
 _FOR_ITEMS_ONLY = (
     "provider",
@@ -40,6 +42,8 @@ _FOR_ITEMS_ONLY = (
     "batch_size",
     "is_unique",
     "skip_invalid",
+    "concurrency",
+    "concurrency_max_sleep",
 )
 
 
@@ -48,6 +52,8 @@ _FOR_ITEMS_ONLY = (
         "jobqueue enqueue enforcement --provider spotify --account demo \\",
         "    --operation unsave_tracks --items blocklist.csv --priority high --follow",
         "generate-items | jobqueue enqueue noop --provider noop --items -",
+        "jobqueue enqueue enforcement --provider spotify --account demo --operation unsave_tracks \\",
+        "    --items blocklist.csv --concurrency 'library:{account}=1' --concurrency-max-sleep 10m",
         "jobqueue enqueue rollback 42 --follow",
     )
 )
@@ -77,6 +83,18 @@ _FOR_ITEMS_ONLY = (
     type=DEADLINE,
     metavar="WHEN",
     help="Refuse the job if it would be done later: 2h, or 2026-12-24T18:00.",
+)
+@click.option(
+    "--concurrency",
+    type=CONCURRENCY,
+    metavar="LABEL=N",
+    help="At most N slices at once with that label, such as 'rechunk:{account}=1'; in place of the job type's own.",
+)
+@click.option(
+    "--concurrency-max-sleep",
+    type=DURATION,
+    metavar="DURATION",
+    help="Longest wait for the label without any turn, then the job fails. Default: as long as it takes.",
 )
 @click.option("--skip-invalid", is_flag=True, help="Leave invalid rows out and report them.")
 @click.option("--follow", "is_followed", is_flag=True, help="Show progress until the job ends.")
@@ -221,7 +239,22 @@ def _request(job_type: str, given: dict[str, Any]) -> JobRequest:
         idempotency_key=given["idempotency_key"],
         is_unique=given["is_unique"],
         max_run_s=given["max_run"],
+        concurrency=_concurrency(given),
     )
+
+
+def _concurrency(given: dict[str, Any]) -> ConcurrencyLimit | None:
+    limit: ConcurrencyLimit | None = given["concurrency"]
+    max_sleep_s = given["concurrency_max_sleep"]
+    if max_sleep_s is None or limit is None:
+        if max_sleep_s is not None:
+            raise InvalidInputError(
+                "--concurrency-max-sleep needs --concurrency.",
+                remedy="Name the label: --concurrency 'rechunk:{account}=1'",
+                field="concurrency_max_sleep",
+            )
+        return limit
+    return replace(limit, max_sleep_s=max_sleep_s)
 
 
 def _operation(provider: str, name: str | None) -> str:

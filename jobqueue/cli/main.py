@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from jobqueue.cli import dead_letters, enqueue, jobs, limits, preflight, servers, up, why
+from jobqueue.cli import dead_letters, enqueue, jobs, limits, preflight, providers, servers, up, why
 from jobqueue.cli.command import Group, Invocation, debug_option, examples
 from jobqueue.cli.failure import BAD_USAGE, DONE, OUTPUT_CLOSED, report
 from jobqueue.cli.output import OutputClosedError
@@ -29,7 +29,7 @@ _COMMANDS = (
     jobs.retry,
     dead_letters.dead_letters,
     limits.limits,
-    limits.providers,
+    providers.providers,
     servers.workers,
     servers.scheduler,
     servers.migrate,

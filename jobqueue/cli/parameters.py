@@ -11,6 +11,7 @@ import click
 
 from jobqueue.errors import InvalidInputError
 from jobqueue.model.job import Priority
+from jobqueue.model.label import ConcurrencyLimit
 
 _UNITS_S = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)")
@@ -101,6 +102,26 @@ class SizesType(click.ParamType):  # type: ignore[type-arg]
         return operation.strip(), smallest, optimal, largest
 
 
+class ConcurrencyType(click.ParamType):  # type: ignore[type-arg]
+    """``LABEL=CAPACITY``, such as ``rechunk:{account}=1``; the label may hold ``=`` itself."""
+
+    name = "concurrency"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ConcurrencyLimit:
+        """The limit."""
+        if isinstance(value, ConcurrencyLimit):
+            return value
+        label, equals, capacity = str(value).rpartition("=")
+        capacity = capacity.strip()
+        if not equals or not (capacity.isascii() and capacity.isdecimal()):
+            self.fail(f"{value!r} is not LABEL=N, such as 'rechunk:{{account}}=1'.", param, ctx)
+        try:
+            return ConcurrencyLimit(label.strip(), int(capacity[:9]))
+        except InvalidInputError as error:
+            self.fail(f"{error}", param, ctx)
+
+
+CONCURRENCY = ConcurrencyType()
 DURATION = DurationType()
 DEADLINE = DeadlineType()
 PRIORITY = PriorityType()

@@ -12,17 +12,21 @@ from typing import Any
 
 from jobqueue.engine import registry
 from jobqueue.engine.intake import RowSource
+from jobqueue.engine.labels import label_of
 from jobqueue.engine.preflight import Work
 from jobqueue.engine.spool import SkippedRow, Spooled, take_in
 from jobqueue.errors import InvalidInputError, InvalidTransitionError
 from jobqueue.handler import Operation
 from jobqueue.model.job import ACTIVE, Job, JobEvent, JobRequest, JobType, Priority
+from jobqueue.model.label import ConcurrencyLimit
+from jobqueue.model.limit import Scope
 from jobqueue.model.parting import part_ranges, part_size
 from jobqueue.store import jobs, limits, rollbacks
 from jobqueue.store.database import Database
 
 _LONGEST_TEXT = 200
 _MOST_OPTIONS = 50
+_LARGEST_JOB_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ def prepared(
     limits.endpoint(database, request.provider)
     operation = handler.operation(request, provider)
     _check_options(request, operation)
+    Scope(request.provider, request.account, operation.name)  # what its intents will be counted under can be named
+    _check_label(replace(request, operation=operation.name), getattr(handler, "concurrency", None))
     sizes = limits.batch_config(database, request.provider, operation.name, largest=operation.max_size)
     with take_in(source, handler=handler, request=request, operation=operation, skip_invalid=skip_invalid) as spooled:
         work = Work(
@@ -129,6 +135,20 @@ def payload_digest(request: JobRequest, items_digest: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def check_name(field: str, text: str) -> None:
+    """Bound one text that is stored and shown.
+
+    Raises:
+        InvalidInputError: It is too long or holds control characters.
+    """
+    if len(text) > _LONGEST_TEXT or any(not char.isprintable() for char in text):
+        raise InvalidInputError(
+            f"{field} {text[:40]!r} is too long or holds control characters.",
+            remedy=f"Use at most {_LONGEST_TEXT} printable characters.",
+            field=field,
+        )
+
+
 def check_texts(request: JobRequest) -> None:
     """Bound what is stored and shown.
 
@@ -141,12 +161,7 @@ def check_texts(request: JobRequest) -> None:
         "idempotency_key": request.idempotency_key or "",
     }
     for name, text in texts.items():
-        if len(text) > _LONGEST_TEXT or any(not char.isprintable() for char in text):
-            raise InvalidInputError(
-                f"{name} {text[:40]!r} is too long or holds control characters.",
-                remedy=f"Use at most {_LONGEST_TEXT} printable characters.",
-                field=name,
-            )
+        check_name(name, text)
     if request.max_run_s is not None and not 0 < request.max_run_s <= 366 * 86_400:
         raise InvalidInputError(
             f"max_run_s {request.max_run_s} is out of range.",
@@ -195,6 +210,17 @@ def _check_options(request: JobRequest, operation: Operation) -> None:
             raise InvalidInputError(f"option {name!r} is unknown.", remedy=hint, field=name)
 
 
+def _check_label(request: JobRequest, declared: ConcurrencyLimit | None) -> None:
+    """Make the label the job will bear, with the longest id it could get.
+
+    Raises:
+        InvalidInputError: It cannot be made.
+    """
+    limit = declared if request.concurrency is None else request.concurrency
+    if limit is not None:
+        limit.label(request.label_values(_LARGEST_JOB_ID))
+
+
 def enqueue_rollback(
     database: Database,
     job_id: int,
@@ -214,7 +240,7 @@ def enqueue_rollback(
 
     Raises:
         NotFoundError: There is no such job.
-        InvalidInputError: Its operation cannot be undone.
+        InvalidInputError: Its operation cannot be undone, or its type is not installed here.
         DuplicateJobError: A rollback of it is still active.
         InvalidTransitionError: It is being cleaned up.
     """
@@ -252,14 +278,18 @@ def prepared_rollback(database: Database, job_id: int, *, priority: Priority | N
 
 
 def _undo_request(source: Job, priority: Priority | None) -> JobRequest:
+    undo = _undo_operation(source)
+    label = label_of(source)
     return JobRequest(
         type=JobType.ROLLBACK,
         provider=source.provider,
         account=source.account,
-        operation=_undo_operation(source),
+        operation=undo,
         priority=source.priority if priority is None else priority,
         options={name: value for name, value in source.options.items() if name != "batch_size"},
         is_unique=True,
+        # What excluded the effect excludes its undoing; an undo waits as long as it takes.
+        concurrency=None if label is None else replace(label, max_sleep_s=None).as_limit(),
     )
 
 

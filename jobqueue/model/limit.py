@@ -16,11 +16,13 @@ from jobqueue.errors import ConfigurationError
 from jobqueue.model.backoff import ErrorKind, RetryPolicy
 from jobqueue.model.breaker import BreakerConfig, CircuitBreakerState
 from jobqueue.model.reservation import (
+    Adjustment,
     Cooldown,
     CostExceedsLimitError,
     DenialReason,
     Denied,
     Granted,
+    LearnedLimit,
     RateLimitState,
     Settled,
     Slot,
@@ -28,12 +30,14 @@ from jobqueue.model.reservation import (
     SlotUse,
     Throttle,
     UnknownProviderError,
+    Waiter,
     WindowState,
 )
 from jobqueue.model.scope import Scope, ScopeKind
 from jobqueue.model.window import Window, WindowMode, parse_windows
 
 __all__ = [
+    "Adjustment",
     "BreakerConfig",
     "CircuitBreakerState",
     "Cooldown",
@@ -42,6 +46,7 @@ __all__ = [
     "Denied",
     "ErrorKind",
     "Granted",
+    "LearnedLimit",
     "ProviderLimits",
     "RateLimitConfig",
     "RateLimitState",
@@ -55,6 +60,7 @@ __all__ = [
     "SlotUse",
     "Throttle",
     "UnknownProviderError",
+    "Waiter",
     "Window",
     "WindowMode",
     "WindowState",
@@ -88,7 +94,7 @@ class RateLimitConfig:
     scope_kind: ScopeKind = ScopeKind.PROVIDER
     windows: str = ""
     unit_windows: str = ""
-    mode: WindowMode = WindowMode.STRICT
+    mode: WindowMode = WindowMode.AUTO
     max_concurrency: int | None = None
     cooldown_default_s: float = 30.0
     breaker: BreakerConfig | None = field(default_factory=BreakerConfig)
@@ -131,7 +137,7 @@ class RateLimitConfig:
 
     def parsed_windows(self) -> tuple[Window, ...]:
         """All windows, those on requests first."""
-        return parse_windows(self.windows) + parse_windows(self.unit_windows, is_weighted=True)
+        return parse_windows(self.windows, mode=self.mode) + parse_windows(self.unit_windows, is_weighted=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,6 @@ class ScopeLimits:
     max_concurrency: int | None = None
     cooldown_default_s: float = 30.0
     breaker: BreakerConfig | None = None
-    mode: WindowMode = WindowMode.STRICT
     learned_floor: int = 1
 
 
@@ -229,7 +234,6 @@ def _scope_limits(scope: Scope, config: RateLimitConfig | None) -> ScopeLimits:
         config.max_concurrency,
         config.cooldown_default_s,
         config.breaker,
-        config.mode,
         config.learned_floor,
     )
 

@@ -14,7 +14,7 @@ from jobqueue.handler import Endpoint
 from jobqueue.model.backoff import ErrorKind, RetryPolicy
 from jobqueue.model.batching import BatchConfig
 from jobqueue.model.breaker import BreakerConfig, BreakerStatus, CircuitBreakerState
-from jobqueue.model.limit import Cooldown, ProviderLimits, RateLimitConfig, Scope, ScopeKind, WindowMode
+from jobqueue.model.limit import Cooldown, LearnedLimit, ProviderLimits, RateLimitConfig, Scope, ScopeKind, WindowMode
 from jobqueue.store.database import Database
 
 LONGEST_REQUEST_S = 30.0
@@ -138,18 +138,20 @@ def stored_batch_config(database: Database, provider: str, operation: str) -> Ba
     return None if row is None else BatchConfig(row["min_size"], row["optimal_size"], row["max_size"])
 
 
-def set_batch_config(database: Database, provider: str, operation: str, config: BatchConfig) -> None:
-    """Store the batch sizes of an operation; ``*`` stands for all others."""
-    database.rows(
-        "set_batch_config",
-        {
-            "provider": provider,
-            "operation": operation,
-            "min_size": config.min_size,
-            "optimal_size": config.optimal_size,
-            "max_size": config.max_size,
-        },
-    )
+def set_batch_config(database: Database, provider: str, operation: str, config: BatchConfig) -> int:
+    """Store the batch sizes of an operation, ``*`` for all others; the version of the limits with it."""
+    with changing(database, provider):
+        database.rows(
+            "set_batch_config",
+            {
+                "provider": provider,
+                "operation": operation,
+                "min_size": config.min_size,
+                "optimal_size": config.optimal_size,
+                "max_size": config.max_size,
+            },
+        )
+        return _raise_version(database, provider)
 
 
 def endpoint(database: Database, provider: str) -> Endpoint:
@@ -195,6 +197,11 @@ def save_cooldowns(database: Database, provider: str, cooldowns: Sequence[Cooldo
         )
 
 
+def lift_cooldown(database: Database, scope_name: str) -> None:
+    """Forget the pause of a scope, whatever is left of it."""
+    database.rows("lift_cooldown", {"scope": scope_name})
+
+
 def save_breakers(database: Database, provider: str, breakers: Sequence[CircuitBreakerState]) -> None:
     """Keep breakers that opened or closed."""
     for breaker in breakers:
@@ -224,20 +231,48 @@ def sent_since(database: Database, provider: str, since_s: float) -> list[dict[s
     return database.rows("sent_since", params)
 
 
-def save_learned(database: Database, provider: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
+def save_learned(database: Database, provider: str, learned: Mapping[str, Sequence[LearnedLimit]]) -> None:
     """Keep what was learned about the windows of scopes, in place of what was kept for these scopes.
 
     Args:
-        entries: By scope name, then by window id; JSON. An empty one forgets that scope's.
+        learned: By scope name; an empty sequence forgets that scope's.
     """
-    if entries:
-        rows = [{"scope": scope, "learned": dict(windows)} for scope, windows in entries.items()]
-        database.rows("save_learned", {"provider": provider, "entries": json.dumps(rows, allow_nan=False)})
+    if not learned:
+        return
+    rows = [
+        {"scope": scope, "learned": {each.window_id: _as_stored(each) for each in found}}
+        for scope, found in learned.items()
+    ]
+    database.rows("save_learned", {"provider": provider, "entries": json.dumps(rows, allow_nan=False)})
 
 
-def learned(database: Database, provider: str) -> dict[str, dict[str, Any]]:
-    """What `save_learned` kept, by scope name, then by window id."""
-    return {row["scope"]: row["learned"] for row in database.rows("learned", {"provider": provider})}
+def _as_stored(learned: LearnedLimit) -> dict[str, Any]:
+    return {
+        "text": learned.text,
+        "limit": learned.limit,
+        "known": learned.known,
+        "base": learned.base,
+        "proofs": learned.proofs,
+        "ago_s": learned.throttled_ago_s,
+    }
+
+
+def learned(database: Database, provider: str) -> list[LearnedLimit]:
+    """What `save_learned` kept, grown older by the time since."""
+    return [
+        LearnedLimit(
+            row["scope"],
+            window_id,
+            kept["text"],
+            kept["limit"],
+            kept["known"],
+            kept["base"],
+            kept["ago_s"] + row["kept_for_s"],
+            kept["proofs"],
+        )
+        for row in database.rows("learned", {"provider": provider})
+        for window_id, kept in row["learned"].items()
+    ]
 
 
 def cooldowns(database: Database, provider: str) -> list[Cooldown]:

@@ -109,6 +109,12 @@ def limits(columns: str, values: str) -> str:
     return f"INSERT INTO rate_limit_configs (provider, {columns}) VALUES ('new', {values})"
 
 
+HOLDER = (
+    "INSERT INTO concurrency_holders (label, holder, holder_host, holder_pid, holder_started, job_id, capacity, until)"
+    " VALUES ('l', 'h', 'host', 1, 1, {}, {}, now())"
+)
+WAITER = "INSERT INTO concurrency_waiters (label, job_id, capacity) VALUES ('l', {}, {})"
+
 CHECKPOINT = "UPDATE batch_checkpoints SET {} WHERE job_id = %(j)s"
 
 # constraint, and a statement that breaks it; %(j)s is a job of ten items in one part.
@@ -150,6 +156,12 @@ VIOLATIONS = {
     "dead_letters_decided_has_a_time": letter(state="retried"),
     "dead_letters_item_is_whole": letter(seq="NULL"),
     "dead_letters_one_waiting_per_item_idx": f"{letter()}, (%(j)s, 0, 0, 't', 'p', 'a', 'o', 'f', 'r', 'waiting', NULL)",
+    "concurrency_holders_job_id_fkey": HOLDER.format("987654", "1"),
+    "concurrency_holders_pkey": f"{HOLDER.format('%(j)s', '1')}, ('l', 'h', 'host', 1, 1, %(j)s, 1, now())",
+    "concurrency_holders_capacity_positive": HOLDER.format("%(j)s", "0"),
+    "concurrency_waiters_job_id_fkey": WAITER.format("987654", "1"),
+    "concurrency_waiters_pkey": f"{WAITER.format('%(j)s', '1')}, ('l', %(j)s, 1)",
+    "concurrency_waiters_capacity_positive": WAITER.format("%(j)s", "0"),
     "leader_leases_pkey": "INSERT INTO leader_leases VALUES ('sweep', 'a', now()), ('sweep', 'b', now())",
     "providers_pkey": "INSERT INTO providers (name, base_url) VALUES ('spotify', 'http://other')",
     "providers_name_is_plain": "INSERT INTO providers (name, base_url) VALUES ('Spot/ify', 'http://x')",
