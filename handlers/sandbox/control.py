@@ -5,7 +5,9 @@ GET    faults                      rules in force
 POST   faults                      one rule or a list of them (see `faults.FaultRule`) -> their ids
 DELETE faults, faults/{id}         withdraw; what a rule holds goes on
 POST   limits                      {"limits": "50/60", "window": "rolling"} | {"factor": 0.5, "for_s": 30}
-                                   | {"competitor_per_s": 1, "for_s": 30} | {"block_s": 30}
+                                   | {"competitor_per_s": 1, "for_s": 30} | {"share_taken": 0.5, "for_s": 30}
+                                   | {"block_s": 30}
+GET    limits                      limits, window, and when (ledger time) the client of "share_taken" took its slots
 POST   headers                     {"family": "draft10", "reset": "epoch_seconds", "retry_after": "http_date",
                                    "date_offset_s": 3600}, any of them; see `headers.HeaderPlan`
 POST   latency                     {"latency_ms": 50, "jitter": 0.5}
@@ -38,6 +40,7 @@ class Control:
             ("GET", "state"): self._state,
             ("GET", "faults"): lambda _query, _body: (200, self._pipeline.faults.as_json()),
             ("POST", "faults"): self._add_faults,
+            ("GET", "limits"): lambda _query, _body: (200, _limits_of(self._pipeline)),
             ("POST", "limits"): self._limits,
             ("POST", "headers"): self._headers,
             ("POST", "latency"): self._latency,
@@ -68,7 +71,7 @@ class Control:
     def _limits(self, _query: Mapping[str, str], body: Any) -> Reply:
         limiter, unknown = (
             self._pipeline.limiter,
-            set(body) - {"limits", "window", "factor", "competitor_per_s", "block_s", "for_s"},
+            set(body) - {"limits", "window", "factor", "competitor_per_s", "share_taken", "block_s", "for_s"},
         )
         if unknown:
             raise ValueError(f"limits: unknown field {sorted(unknown)}")
@@ -80,6 +83,8 @@ class Control:
             limiter.scale(float(body["factor"]), for_s=float(body["for_s"]))
         if "competitor_per_s" in body:
             limiter.compete(float(body["competitor_per_s"]), for_s=float(body["for_s"]))
+        if "share_taken" in body:
+            limiter.share(float(body["share_taken"]), for_s=float(body["for_s"]))
         if "block_s" in body:
             limiter.block(for_s=float(body["block_s"]))
         self._record("limits", "", body, [])
@@ -118,6 +123,12 @@ class Control:
             timeout_s=float(query.get("timeout_s", "10")),
         )
         return (200 if is_reached else 408), self._pipeline.counters.as_json()
+
+
+def _limits_of(pipeline: Pipeline) -> dict[str, Any]:
+    limiter = pipeline.limiter
+    limits = [{"limit": limit.requests, "window_s": limit.window_s} for limit in limiter.limits]
+    return {"window": limiter.kind, "limits": limits, "shared_ns": limiter.shared_ns()}
 
 
 def violations(pipeline: Pipeline) -> dict[str, Any]:

@@ -83,6 +83,19 @@ class _Competitor:
     until_ns: int
 
 
+@dataclass(slots=True)
+class _Sharer:
+    """Another client that keeps *share* of every limit: in one burst when a window opens, else as slots free.
+
+    It asks without pause, so it is first at every slot that frees, and it holds no more than its share.
+    """
+
+    share: float
+    looked_ns: int
+    until_ns: int
+    taken_ns: list[int]
+
+
 def parse_limits(text: str) -> tuple[Limit, ...]:
     """Read ``100/60`` or ``100/60,10/1``: requests per seconds.
 
@@ -120,6 +133,7 @@ class Limiter:
         self._admitted_ns: list[int] = []
         self._scale: tuple[float, int] | None = None
         self._competitor: _Competitor | None = None
+        self._sharer: _Sharer | None = None
         self._blocked_until_ns = 0
 
     @property
@@ -136,7 +150,7 @@ class Limiter:
         """Stamp an arrival and count it, or refuse it."""
         with self._lock:
             now_ns = self._clock()
-            self._run_competitor(now_ns)
+            self._run_others(now_ns)
             free_at_ns = max(self._free_at_ns(now_ns), self._blocked_until_ns)
             if free_at_ns > now_ns:
                 return Admission(now_ns, max(1, -((now_ns - free_at_ns) // NS_PER_S)), self._standings(now_ns))
@@ -171,7 +185,28 @@ class Limiter:
         with self._lock:
             now_ns = self._clock()
             until_ns = now_ns + round(for_s * NS_PER_S)
-            self._competitor = _Competitor(max(1, round(NS_PER_S / rate_per_s)), now_ns, until_ns)
+            self._competitor, self._sharer = _Competitor(max(1, round(NS_PER_S / rate_per_s)), now_ns, until_ns), None
+
+    def share(self, share: float, *, for_s: float) -> None:
+        """Let another client take *share* of every limit for *for_s* seconds, ahead of everybody at each free slot.
+
+        It replaces the client of `compete`, as that replaces this one.
+
+        Raises:
+            ValueError: *share* is not between 0 and 1.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"share_taken {share} is not between 0 and 1")
+        with self._lock:
+            now_ns = self._clock()
+            self._competitor, self._sharer = None, _Sharer(share, now_ns, now_ns + round(for_s * NS_PER_S), [])
+            self._run_others(now_ns)
+
+    def shared_ns(self) -> list[int]:
+        """When the client of the last `share` took its slots, up to now."""
+        with self._lock:
+            self._run_others(self._clock())
+            return list(self._sharer.taken_ns) if self._sharer else []
 
     def block(self, *, for_s: float) -> None:
         """Refuse everything for *for_s* seconds, as providers do after a long Retry-After."""
@@ -183,8 +218,7 @@ class Limiter:
         return max(self._free_at_of(limit, now_ns) for limit in self._limits)
 
     def _free_at_of(self, limit: Limit, now_ns: int) -> int:
-        quota, used = self._quota(limit, now_ns), self._used(limit, now_ns)
-        return now_ns if used < quota else self._frees_at(limit, now_ns, quota)
+        return _free_at(self._admitted_ns, self._quota(limit, now_ns), limit.window_ns, self._kind, now_ns)
 
     def _used(self, limit: Limit, now_ns: int) -> int:
         if self._kind == "fixed":
@@ -212,8 +246,32 @@ class Limiter:
             return limit.requests
         return max(1, math.floor(limit.requests * self._scale[0]))
 
+    def _run_others(self, now_ns: int) -> None:
+        """Catch up with the other clients: they need no thread, because nobody looks in between."""
+        self._run_sharer(now_ns)
+        self._run_competitor(now_ns)
+
+    def _run_sharer(self, now_ns: int) -> None:
+        other = self._sharer
+        if other is None:
+            return
+        end_ns = min(now_ns, other.until_ns)
+        while other.looked_ns <= end_ns:
+            at_ns = other.looked_ns
+            free_at_ns = max(at_ns, self._blocked_until_ns, self._free_at_ns(at_ns))
+            for limit in self._limits:
+                most = math.floor(self._quota(limit, at_ns) * other.share)
+                own_ns = _free_at(other.taken_ns, most, limit.window_ns, self._kind, at_ns) if most else end_ns + 1
+                free_at_ns = max(free_at_ns, own_ns)
+            if free_at_ns > at_ns:
+                other.looked_ns = free_at_ns
+                continue
+            self._admitted_ns.append(at_ns)
+            other.taken_ns.append(at_ns)
+        # Not where the next slot would free: limits may change, and others take slots, before that.
+        other.looked_ns = now_ns if now_ns < other.until_ns else other.until_ns + 1
+
     def _run_competitor(self, now_ns: int) -> None:
-        """Catch up with the other client: it needs no thread, because nobody looks in between."""
         other = self._competitor
         if other is None:
             return
@@ -228,3 +286,13 @@ class Limiter:
         if len(self._admitted_ns) >= _PRUNE_AT:
             # One window more than counted: a fixed window may have opened just before.
             del self._admitted_ns[: bisect_left(self._admitted_ns, now_ns - 2 * self._longest_ns)]
+
+
+def _free_at(times_ns: list[int], quota: int, window_ns: int, kind: WindowKind, now_ns: int) -> int:
+    """Return the first instant at which fewer than *quota* of *times_ns* are counted; *now_ns* when it is now."""
+    if kind == "fixed":
+        opens_ns = now_ns - now_ns % window_ns
+        used = len(times_ns) - bisect_left(times_ns, opens_ns)
+        return now_ns if used < quota else opens_ns + window_ns
+    used = len(times_ns) - bisect_right(times_ns, now_ns - window_ns)
+    return now_ns if used < quota else times_ns[-quota] + window_ns

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobqueue.model.limit import Cooldown, Settled, SlotResult, SlotUse, Throttle, Window
-from jobqueue.model.quota import QuotaReport
+from jobqueue.model.quota import QuotaReport, QuotaUnit
 from jobqueue.model.window import MICROSECONDS, UNLIMITED
 from jobqueue.ratelimit.layout import Layout
 from jobqueue.ratelimit.rebuild import microseconds
@@ -90,12 +90,14 @@ def throttled_window(windows: Sequence[Window], retry_after_s: float | None) -> 
 
 
 def _place(layout: Layout, touched: Sequence[int], report: QuotaReport) -> list[int] | None:
-    """The scope, window, remaining requests and time to reset of a report; None when no window is like it."""
+    """The scope, window, remainder and time to reset of a report; None when no window is like it."""
+    if report.unit not in (QuotaUnit.REQUESTS, QuotaUnit.UNITS):
+        return None
     windows = [
         (level, number, window)
         for level in reversed(touched)
         for number, window in enumerate(layout.windows[level - 1], start=1)
-        if not window.is_weighted and window.limit < UNLIMITED
+        if window.is_weighted is (report.unit is QuotaUnit.UNITS) and window.limit < UNLIMITED
     ]
     if report.window_s is not None:
         found = [place for place in windows if place[2].length_s == report.window_s]

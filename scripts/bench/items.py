@@ -5,23 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
-import psycopg
-import redis
+from machine import describe_machine, forget_surroundings, heading
 from measure import as_items, as_plain_rq, processes, submit_large, submit_small, work
 
 from jobqueue.delivery.queue import JobQueue
 from jobqueue.local import ephemeral_stack
 from jobqueue.settings import Settings
-from jobqueue.version import VERSION
 
 # What is measured, its unit, and the number to hold: at least (+) or at most (-) for a job of a million items.
 FIGURES: dict[str, tuple[str, str, float | None]] = {
@@ -39,7 +34,6 @@ FIGURES: dict[str, tuple[str, str, float | None]] = {
     "ratio": ("plain RQ takes so many times as long", "×", None),
 }
 WHOLE = 1_000_000
-FOREIGN = ("JOBQUEUE_", "RQ_", "REDIS_URL", "DATABASE_URL")
 
 
 def main() -> int:
@@ -52,8 +46,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.items < 1 or arguments.runs < 1 or arguments.plain < 0:
         parser.error("--items and --runs must be at least 1, --plain at least 0")
-    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
-        del os.environ[name]
+    forget_surroundings()
     say = sys.stderr if arguments.is_json else sys.stdout
     runs: list[dict[str, float]] = []
     machine: dict[str, Any] = {}
@@ -83,7 +76,9 @@ def _run(items: int, plain: int) -> tuple[dict[str, float], dict[str, Any]]:
         )
         with JobQueue(settings) as queue:
             queue.migrate()
-        machine = _machine(settings)
+        machine = describe_machine(
+            redis_url=servers.redis_url, database_url=servers.database_url, packages=("rq", "redis", "psycopg")
+        )
         figures = {"submit_100_ms": submit_small(settings)}
         job_id, figures["submit_s"], figures["submit_rss_mb"] = submit_large(settings, place, items)
         with processes(settings, place) as supervisor:
@@ -95,38 +90,8 @@ def _run(items: int, plain: int) -> tuple[dict[str, float], dict[str, Any]]:
         return figures, machine
 
 
-def _machine(settings: Settings) -> dict[str, Any]:
-    with psycopg.connect(settings.database_url) as connection, redis.Redis.from_url(settings.redis_url) as client:
-        postgres = connection.info.parameter_status("server_version")
-        server: dict[str, Any] = client.info("server")
-    return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "load_before": round(os.getloadavg()[0], 2),
-        "jobqueue": VERSION,
-        "python": platform.python_version(),
-        "rq": version("rq"),
-        "redis-py": version("redis"),
-        "psycopg": version("psycopg"),
-        "server": f"{server.get('server_name', 'redis')} {server.get('valkey_version', server['redis_version'])}",
-        "postgres": postgres,
-    }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def _print(items: int, machine: dict[str, Any], medians: dict[str, float], runs: list[dict[str, float]]) -> None:
-    print("\n" + " · ".join(f"{name} {value}" for name, value in machine.items()))
-    if machine["load_before"] > 0.5:
-        print(f"the machine was busy with other things (load {machine['load_before']}): expect worse than the truth")
+    print("\n" + heading(machine))
     scaled = "" if items == WHOLE else f"; the numbers to hold are for {WHOLE:,}"
     print(f"{items:,} items, medians of {len(runs)}{scaled}\n")
     for name, median in medians.items():

@@ -206,3 +206,44 @@ def test_limits_change_while_it_runs(tmp_path: Path):
         for wrong in ({"limits": "x"}, {"window": "sideways"}, {"limit": "10/60"}):
             with pytest.raises(ConfigurationError, match="limit"):
                 sandbox.control("limits", wrong)
+
+
+@pytest.mark.parametrize("kind", ["rolling", "fixed"])
+def test_another_client_holds_its_share_and_is_first_at_every_slot(clock, kind):
+    """It takes half of a window at once, the next half as soon as it may, and lets go when its time ends."""
+    limiter = Limiter([Limit(10, 10)], kind=kind, clock=clock)
+    limiter.share(0.5, for_s=25)
+    assert admitted(limiter, 20) == 5
+
+    clock.forward(10)
+    assert admitted(limiter, 20) == 5
+    began_ns = 1_000 * NS_PER_S
+    assert limiter.shared_ns() == [began_ns] * 5 + [began_ns + 10 * NS_PER_S] * 5
+
+    clock.forward(20)
+    assert admitted(limiter, 20) == 10
+    assert len(limiter.shared_ns()) == 15, "its third half came in between, unwatched"
+
+
+def test_another_client_that_finds_the_window_used_up_takes_slots_as_they_free(clock):
+    """Nothing is free when it comes, so it gets what frees first, ahead of whoever asks at the same instant."""
+    limiter = Limiter([Limit(4, 10)], kind="rolling", clock=clock)
+    for _ in range(4):
+        assert limiter.admit().is_admitted
+        clock.forward(1)
+    limiter.share(0.5, for_s=60)
+
+    clock.forward(6)
+    assert admitted(limiter, 4) == 0
+    clock.forward(2)
+
+    assert admitted(limiter, 4) == 1, "the third slot is free, the first two went to the other client"
+    assert limiter.shared_ns() == [(1_000 + second) * NS_PER_S for second in (10, 11)]
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.5, float("nan")])
+def test_a_share_that_cannot_be_is_refused(clock, share):
+    """The message names the field."""
+    limiter = Limiter([Limit(4, 10)], kind="rolling", clock=clock)
+    with pytest.raises(ValueError, match="share_taken"):
+        limiter.share(share, for_s=1)

@@ -71,7 +71,7 @@ local function learn_from_throttle(s, r)
   local w = s.conf.windows[r.learn]
   if not w then return end
   local level = math.max(0, s.total[r.learn] - 1)
-  if w.eager and s.conf.margin and level + s.n >= 0.9 * w.limit then
+  if w.eager and s.conf.margin and s.total[r.learn] + s.n >= 0.9 * w.limit then
     s.margin = math.min(s.conf.margin.most, s.margin * 2)
     return
   end
@@ -111,7 +111,7 @@ local seen = {}
 local function follow(report)
   local s, i = scopes[report[1]], report[2]
   local w = s.conf.windows[i]
-  local others = math.max(0, w.limit - report[3] - s.total[i] - s.n)
+  local others = math.max(0, w.limit - report[3] - s.total[i] - (w.weighted and s.u or s.n))
   local key = report[1] .. '.' .. i
   if others > (seen[key] or -1) then
     seen[key] = others
