@@ -9,8 +9,8 @@
     │   │   ├── IdempotencyConflictError
     │   │   └── DuplicateJobError
     │   └── InvalidTransitionError      the job's state does not allow it
-    ├── ConcurrencyLimitExceededError   a job waited for a permit as long as it may
     ├── CannotMeetDeadlineError         exit 4: the job would be done too late; nothing was stored
+    ├── ConcurrencyLimitExceededError   a job waited for a permit as long as it may
     ├── ServerUnavailableError          exit 3: Redis or Postgres cannot be reached
     ├── MigrationError                  exit 2: the schema and the code do not fit
     │   ├── DatabaseNotMigratedError
@@ -104,6 +104,12 @@ class InvalidTransitionError(UsageError):
     """The job's state does not allow what was asked."""
 
 
+class CannotMeetDeadlineError(JobQueueError):
+    """The job as asked for would not be done by its deadline."""
+
+    exit_code = 4
+
+
 class ConcurrencyLimitExceededError(JobQueueError):
     """A job waited for a permit of its concurrency label as long as it may, and never got one.
 
@@ -116,12 +122,6 @@ class ConcurrencyLimitExceededError(JobQueueError):
     def __init__(self, message: str, *, remedy: str = "", label: str) -> None:
         super().__init__(message, remedy=remedy)
         self.label = label
-
-
-class CannotMeetDeadlineError(JobQueueError):
-    """The job as asked for would not be done by its deadline."""
-
-    exit_code = 4
 
 
 class ServerUnavailableError(JobQueueError):

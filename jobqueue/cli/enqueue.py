@@ -78,6 +78,13 @@ _FOR_ITEMS_ONLY = (
 @click.option("--unique", "is_unique", is_flag=True, help="Refuse it while an equal job is active.")
 @click.option("--max-run", type=DURATION, metavar="DURATION", help="Longest time the job may take, such as 2h.")
 @click.option(
+    "--deadline",
+    "deadline_s",
+    type=DEADLINE,
+    metavar="WHEN",
+    help="Refuse the job if it would be done later: 2h, or 2026-12-24T18:00.",
+)
+@click.option(
     "--concurrency",
     type=CONCURRENCY,
     metavar="LABEL=N",
@@ -88,13 +95,6 @@ _FOR_ITEMS_ONLY = (
     type=DURATION,
     metavar="DURATION",
     help="Longest wait for the label without any turn, then the job fails. Default: as long as it takes.",
-)
-@click.option(
-    "--deadline",
-    "deadline_s",
-    type=DEADLINE,
-    metavar="WHEN",
-    help="Refuse the job if it would be done later: 2h, or 2026-12-24T18:00.",
 )
 @click.option("--skip-invalid", is_flag=True, help="Leave invalid rows out and report them.")
 @click.option("--follow", "is_followed", is_flag=True, help="Show progress until the job ends.")

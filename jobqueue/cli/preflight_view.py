@@ -42,8 +42,9 @@ def _requests(found: Preflight) -> str:
     estimate = found.estimate
     batches = "1 batch" if estimate.batches == 1 else f"{estimate.batches:,} batches"
     words = f"{estimate.requests:,} in {batches} of {estimate.batch_size:,.1f} items"
-    if found.plan.requests_a_batch > 1:
-        words += ", each with a look before its effect"
+    looks = found.plan.requests_a_batch - 1
+    if looks:
+        words += f", each with {'a look' if looks == 1 else f'{looks:,} requests to look'} before its effect"
     if any(need.window.is_weighted for need in estimate.needs):
         words += f" · {estimate.cost_units:,} cost units"
     return words

@@ -10,7 +10,7 @@ import redis
 
 from jobqueue.delivery import presence
 from jobqueue.delivery.dispatch import LEADER_ROLE
-from jobqueue.engine import enqueue, why
+from jobqueue.engine import enqueue, undo, why
 from jobqueue.engine.intake import RowSource
 from jobqueue.engine.preflight import Preflight, Work, preflight, require_deadline
 from jobqueue.errors import ServerUnavailableError
@@ -86,7 +86,7 @@ class Explaining(ABC):
             InvalidInputError: Its operation cannot be undone.
         """
         self._check_migrated()
-        return self._forecast(enqueue.prepared_rollback(self._database, job_id, priority=priority), deadline_s)
+        return self._forecast(undo.prepared_rollback(self._database, job_id, priority=priority), deadline_s)
 
     def _admission(self, deadline_s: float | None) -> Callable[[Work], None] | None:
         """What refuses a job that cannot meet its deadline."""

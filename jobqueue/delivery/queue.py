@@ -14,7 +14,7 @@ from jobqueue.delivery.dispatch import dispatch
 from jobqueue.delivery.explaining import Explaining
 from jobqueue.delivery.forgery import SliceJob
 from jobqueue.delivery.horse import describe_worker
-from jobqueue.engine import control, enqueue, registry
+from jobqueue.engine import control, enqueue, registry, undo
 from jobqueue.engine.enqueue import Enqueued
 from jobqueue.engine.history import PostgresHistory
 from jobqueue.engine.intake import RowSource
@@ -134,7 +134,7 @@ class JobQueue(Explaining):
             DuplicateJobError: It is being rolled back already.
         """
         self._check()
-        enqueued = enqueue.enqueue_rollback(
+        enqueued = undo.enqueue_rollback(
             self._database,
             job_id,
             priority=priority,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -12,10 +13,11 @@ from jobqueue.errors import CannotMeetDeadlineError, ServerUnavailableError
 from jobqueue.handler import Operation
 from jobqueue.model.batching import BatchConfig
 from jobqueue.model.job import JobRequest
-from jobqueue.model.limit import CostExceedsLimitError, RateLimitState, Scope, ScopeLimits, Window, WindowState
+from jobqueue.model.limit import CostExceedsLimitError, RateLimitState, Scope, ScopeLimits, Window
 from jobqueue.model.parting import part_size
 from jobqueue.model.plan import Measured, Plan, WindowLoad
 from jobqueue.model.preflight import Estimate, Verdict, estimate, judge
+from jobqueue.model.window import MICROSECONDS
 from jobqueue.model.words import duration
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.settings import Settings
@@ -155,12 +157,13 @@ def preflight(
     state = _state(limiter, scope, notes)
     size = part_size(work.item_count, optimal_size=work.sizes.optimal_size, is_ordered=operation.is_ordered)
     chosen = request.options.get("batch_size")
+    looks = max(1, round(measured.requests_a_batch) - 1) if operation.is_observed else 0
     plan = Plan(
         items=work.item_count,
         sizes=BatchConfig(1, chosen, chosen) if isinstance(chosen, int) else work.sizes,
         windows=tuple(_loads(levels, state, measured)),
-        requests_a_batch=2 if operation.is_observed else 1,
-        units_a_batch=operation.cost_units + (operation.observe_cost_units if operation.is_observed else 0),
+        requests_a_batch=1 + looks,
+        units_a_batch=operation.cost_units + looks * operation.observe_cost_units,
         is_ordered=operation.is_ordered,
         parts=-(-work.item_count // size),
         part_items=size,
@@ -172,6 +175,9 @@ def preflight(
         throttle_pause_s=max((level.cooldown_default_s for level in levels), default=0.0),
         measured=measured,
     )
+    if state is not None and state.learned:
+        names = ", ".join(f"{each.scope_name}: {each.limit:,} in place of {each.text}" for each in state.learned)
+        notes.append(f"limits learned from throttles hold for now and recover: {names}")
     jobs, items = explaining.rivals(database, request.provider)
     if jobs:
         verb = "is" if jobs == 1 else "are"
@@ -250,28 +256,34 @@ def _state(limiter: Limiter, scope: Scope, notes: list[str]) -> RateLimitState |
 
 
 def _loads(levels: tuple[ScopeLimits, ...], state: RateLimitState | None, measured: Measured) -> list[WindowLoad]:
-    held = {} if state is None else {(window.scope_name, window.text): window for window in state.windows}
-    return [
-        _load(level, window, held.get((level.scope.name, window.text)), measured)
-        for level in levels
-        for window in level.windows
-    ]
+    return [_load(level, window, state, measured) for level in levels for window in level.windows]
 
 
-def _load(level: ScopeLimits, window: Window, held: WindowState | None, measured: Measured) -> WindowLoad:
-    empty = WindowLoad(
-        window.text, level.scope.name, window.limit, float(window.length_s), is_weighted=window.is_weighted
-    )
-    if held is None:
-        return empty
-    # What is under way counts for a window more after its answer.
-    under_way_s = measured.latency_s + window.length_s if held.in_flight else 0.0
-    return replace(
-        empty,
-        used=held.used + held.in_flight,
-        frees_in_s=held.frees_in_s if held.used else under_way_s,
-        resets_in_s=max(held.resets_in_s, under_way_s),
-    )
+def _load(level: ScopeLimits, window: Window, state: RateLimitState | None, measured: Measured) -> WindowLoad:
+    name = level.scope.name
+    load = WindowLoad(window.text, name, window.limit, float(window.length_s), is_weighted=window.is_weighted)
+    if window.is_eager:
+        load = replace(load, counts_from_send_s=0.0 if state is None else state.margins_s.get(name, 0.0))
+    if window.calendar is not None:
+        now_s = time.time()
+        _, ends_us, then_us, _ = window.boundaries_us(now_s)
+        length_s = (then_us - ends_us) / MICROSECONDS
+        load = replace(load, is_calendar=True, length_s=length_s, resets_in_s=max(0.0, ends_us / MICROSECONDS - now_s))
+    held = [each for each in state.windows if (each.scope_name, each.text) == (name, window.text)] if state else []
+    for each in held:
+        load = replace(load, used=each.used + each.in_flight + each.foreign)
+        if window.calendar is None:
+            # What is under way counts for a window more after its answer, and so does what others take of it.
+            under_way_s = measured.latency_s + window.length_s if each.in_flight or each.foreign else 0.0
+            load = replace(
+                load,
+                frees_in_s=each.frees_in_s if each.used else under_way_s,
+                resets_in_s=max(each.resets_in_s, under_way_s),
+            )
+    for learned in state.learned if state else ():
+        if (learned.scope_name, learned.window_id) == (name, window.id):
+            load = replace(load, limit=max(1, min(load.limit, learned.limit)))
+    return load
 
 
 def _workers(workers: int | None, request: JobRequest, notes: list[str]) -> int:

@@ -9,16 +9,17 @@ from typing import Any
 
 from jobqueue.engine import registry
 from jobqueue.engine.context import as_request
+from jobqueue.engine.labels import label_of
 from jobqueue.engine.process import is_alive, this_host
 from jobqueue.engine.progress import job_progress
 from jobqueue.errors import JobQueueError, ServerUnavailableError
 from jobqueue.handler import Operation
 from jobqueue.model.job import Job
 from jobqueue.model.limit import Denied, Scope
-from jobqueue.model.standstill import Delivery, Facts, LeaseHolder, Parked, UndoneJob
+from jobqueue.model.standstill import Delivery, Facts, LabelHold, LeaseHolder, Parked, UndoneJob
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.settings import Settings
-from jobqueue.store import due, explaining
+from jobqueue.store import due, explaining, labels
 from jobqueue.store.database import Database
 
 _LATE_S = 3.0
@@ -70,11 +71,29 @@ def facts(
         retries=explaining.retries(database, job_id),
         denied=denied,
         undone=_undone(database, job),
+        labels=_labels(database, job),
         delivery=delivery,
         redis_error=redis_error,
         has_scheduler=has_scheduler,
         fails_in_s=None if job.deadline_at is None else -(_ago_s(job.deadline_at) or 0.0),
     )
+
+
+def _labels(database: Database, job: Job) -> tuple[LabelHold, ...]:
+    """The job's label, when others have taken it up."""
+    try:
+        label = label_of(job)
+    except ServerUnavailableError:
+        raise
+    except JobQueueError:  # its type is not installed here; where the workers are it may be
+        return ()
+    if label is None:
+        return ()
+    status = labels.status(database, label.name)
+    inside = tuple(sorted({holder.job_id for holder in status.holders}))
+    if job.id in inside or len(status.holders) < min(label.capacity, status.capacity or label.capacity):
+        return ()
+    return (LabelHold(label.name, status.capacity or label.capacity, len(status.holders), job_ids=inside),)
 
 
 def _denied(limiter: Limiter, job: Job) -> Denied | None:
@@ -83,7 +102,9 @@ def _denied(limiter: Limiter, job: Job) -> Denied | None:
     scope = Scope(job.provider, job.account, job.operation)
     want = 2 if operation is not None and operation.is_observed else 1
     try:
-        return limiter.why(scope, want, cost_units=operation.cost_units if operation else 1)
+        cost_units = operation.cost_units if operation else 1
+        # Its own place in line counts: as the gate asks, in the job's name.
+        return limiter.why(scope, want, cost_units=cost_units, owner=str(job.id), priority=job.priority)
     except ServerUnavailableError:
         raise
     except JobQueueError:  # its limits cannot be read: a worker that takes it will say so

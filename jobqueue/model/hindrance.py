@@ -152,7 +152,8 @@ def _label(facts: Facts) -> Reason | None:
     held = max(facts.labels, key=lambda label: label.lifts_in_s or 0.0)
     return Reason(
         Constraint.LABEL,
-        f"the concurrency label {held.label!r} is taken: {held.holders} of {held.capacity}",
+        f"the concurrency label {held.label!r} is taken: {held.holders} of {held.capacity}"
+        + (f" (job {', '.join(map(str, held.job_ids[:_NAMED]))})" if held.job_ids else ""),
         held.lifts_in_s,
     )
 
@@ -199,7 +200,8 @@ def _retry(facts: Facts) -> Reason | None:
 def _turn(facts: Facts) -> Reason | None:
     """Parts parked for a limit that has lifted meanwhile: each comes back at a time of its own, against stampedes."""
     named = "" if facts.denied is None else f"waiting for {facts.denied.constraint}"
-    groups = [g for g in facts.parked if g.reason not in (NEXT_ATTEMPT, named)]
+    labelled = tuple(f"waiting for {held.label} (" for held in facts.labels)
+    groups = [g for g in facts.parked if g.reason not in (NEXT_ATTEMPT, named) and not g.reason.startswith(labelled)]
     if not groups or facts.undone is not None:
         return None
     first = min(groups, key=lambda group: group.next_in_s)

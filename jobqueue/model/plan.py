@@ -50,12 +50,14 @@ class Measured:
     Attributes:
         count: Requests looked at; 0 when there were none, then the latency is assumed.
         latency_s: Mean from sending to the recorded answer; *spread_s* its standard deviation.
+        requests_a_batch: Requests of one batch, failures left out; 0 when not measured. A look may take several pages.
         repeats: How many had to be sent again, for any reason; *throttles* and *outages* are among them.
     """
 
     count: int = 0
     latency_s: float = ASSUMED_LATENCY_S
     spread_s: float = ASSUMED_SPREAD_S
+    requests_a_batch: float = 0.0
     repeats: int = 0
     throttles: int = 0
     outages: int = 0
@@ -68,7 +70,7 @@ class Plan:
     Attributes:
         items: Items of the job.
         sizes: Batch sizes; *health* 0..1 as in `pick_batch_size`.
-        requests_a_batch: 2 for a look and its effect, else 1; *units_a_batch* what they cost together.
+        requests_a_batch: 2 or more for a look and its effect, else 1; *units_a_batch* what they cost together.
         parts: Parts the items are cut into; at most one worker works on each, and no batch reaches over two.
         part_items: Items of each part but the last; 0 for all of them.
         workers: Live workers on the job's queue, each with *in_flight* batches under way.

@@ -90,6 +90,7 @@ class LabelHold:
     """A concurrency label the job must have, and others hold.
 
     Attributes:
+        job_ids: The jobs inside.
         lifts_in_s: Until a place frees for certain; None when only its holders know.
     """
 
@@ -97,6 +98,7 @@ class LabelHold:
     capacity: int
     holders: int
     lifts_in_s: float | None = None
+    job_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

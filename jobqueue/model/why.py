@@ -7,6 +7,7 @@ which runs from the job itself outward. When the job moves nothing binds, and al
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +69,13 @@ def explain(facts: Facts) -> Explanation:
 
 
 def _weight(reason: Reason) -> tuple[bool, float]:
-    """How much a reason binds; of equal ones `max` takes the first."""
-    return reason.is_for_person, reason.lifts_in_s or 0.0
+    """How much a reason binds; of equal ones `max` takes the first.
+
+    A label must be had before a limit is even asked, so an unknown end of it counts as the last; busy workers soon make
+    way, so an unknown end of that counts as the first.
+    """
+    unknown_s = math.inf if reason.kind is Constraint.LABEL else 0.0
+    return reason.is_for_person, unknown_s if reason.lifts_in_s is None else reason.lifts_in_s
 
 
 def _moving(facts: Facts) -> Reason:

@@ -15,13 +15,14 @@ from engine_world import QUICK, Scripted, World
 from store_world import checkpoint, holder, new_job, one, scratch_database, sql
 
 from jobqueue.engine import registry
-from jobqueue.engine.enqueue import enqueue, enqueue_rollback
+from jobqueue.engine.enqueue import enqueue
 from jobqueue.engine.intake import Rows
 from jobqueue.engine.labels import Permit, Waiting, enter, label_of
 from jobqueue.engine.process import this_holder
 from jobqueue.engine.slice import Slice
 from jobqueue.engine.sweep import end_leases_of_dead_processes, sweep
 from jobqueue.engine.tools import Tools
+from jobqueue.engine.undo import enqueue_rollback
 from jobqueue.errors import ConcurrencyLimitExceededError, InvalidInputError
 from jobqueue.handler import Call
 from jobqueue.local import LocalStack

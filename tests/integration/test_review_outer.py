@@ -21,7 +21,7 @@ from jobqueue.delivery import entry, queues, refusals
 from jobqueue.delivery.dispatch import LEADER_ROLE, dispatch
 from jobqueue.delivery.horse import WorkerSignals
 from jobqueue.delivery.timer import Timer
-from jobqueue.engine import control, enqueue, registry
+from jobqueue.engine import control, registry, undo
 from jobqueue.engine.process import is_alive, this_holder
 from jobqueue.errors import InvalidTransitionError, NotFoundError
 from jobqueue.model.job import JobStatus, Priority
@@ -217,7 +217,7 @@ def test_a_rollback_that_came_first_keeps_the_journal(database: Database, databa
     job_id = ended_job(database, type="enforcement", provider="spotify", operation="unsave_tracks")
     with Database(database_url, name="the-cleanup") as own, ThreadPoolExecutor(1) as pool:
         with database.transaction():
-            enqueue.enqueue_rollback(database, job_id)
+            undo.enqueue_rollback(database, job_id)
             cleaning = pool.submit(cleanup.delete_expired, own, older_than_s=60)
             with Database(database_url) as watcher:
                 statement = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'the-cleanup' AND wait_event_type = 'Lock'"
@@ -235,13 +235,13 @@ def test_an_expiring_job_is_not_taken_up_again_and_a_crashed_cleanup_is_gone_on_
     with pytest.raises(InvalidTransitionError, match=f"job {job_id} is being cleaned up"):
         control.retry(database, job_id)
     with pytest.raises(InvalidTransitionError, match=f"job {job_id} is being cleaned up"):
-        enqueue.enqueue_rollback(database, job_id)
+        undo.enqueue_rollback(database, job_id)
     assert jobs.get(database, job_id).status is JobStatus.COMPLETED_WITH_FAILURES
     assert cleanup.delete_expired(database, older_than_s=10**9) == [job_id]
     with pytest.raises(NotFoundError):
         control.retry(database, job_id)
     with pytest.raises(NotFoundError):
-        enqueue.enqueue_rollback(database, job_id)
+        undo.enqueue_rollback(database, job_id)
 
 
 def test_nothing_of_an_unmarked_job_is_deleted(database: Database) -> None:

@@ -21,8 +21,9 @@ from jobqueue.delivery.forgery import SliceJob
 from jobqueue.engine import registry
 from jobqueue.engine.process import this_host
 from jobqueue.model.job import JobEvent
+from jobqueue.model.label import Label
 from jobqueue.model.limit import Cooldown
-from jobqueue.store import checkpoints, due, jobs, limits
+from jobqueue.store import checkpoints, due, jobs, labels, limits
 from jobqueue.store.checkpoints import Holder
 from jobqueue.store.database import Database
 
@@ -337,3 +338,19 @@ def test_a_worker_killed_on_this_host_is_no_listener(program: Program, connectio
         gone.wait()
     connection.hset(worker.key, "pid", gone.pid)
     assert why(program, 2)["binding"] == "no_worker"
+
+
+@pytest.mark.usefixtures("scheduler", "listener")
+def test_a_taken_label_is_named_with_the_job_inside(program: Program, database: Database) -> None:
+    """It binds as long as others hold it; the job that holds it itself does not wait for it."""
+    inside = new_job(database, 3)
+    assert isinstance(labels.acquire(database, Label("rechunk", 1), inside, holder("inside")), labels.Entered)
+    program(*NOOP, "--concurrency", "rechunk=1")
+    job_id = inside + 1
+    found = why(program, job_id)
+    assert (found["binding"], found["lifts_in_s"]) == ("label", None)
+    assert found["detail"] == f"the concurrency label 'rechunk' is taken: 1 of 1 (job {inside})"
+    labels.acquire(database, Label("rechunk", 1), job_id, holder("outside"))  # its parts are parked for it
+    assert [why(program, job_id)["binding"], why(program, job_id)["others"]] == ["label", []]
+    labels.release(database, Label("rechunk", 1), inside, "inside")
+    assert why(program, job_id)["binding"] == "pickup"

@@ -102,6 +102,7 @@ def test_a_moving_job_says_how_it_moves_and_lists_what_slows_it() -> None:
         # Of what lifts by itself, the last.
         ({"denied": DENIED, "labels": (LabelHold("a", 1, 1, 30.0),)}, "label"),
         ({"denied": DENIED, "labels": (LabelHold("a", 1, 1, 3.0),)}, "window"),
+        ({"denied": DENIED, "labels": (LabelHold("a", 1, 1),)}, "label"),
         ({"denied": DENIED, "undone": UndoneJob(41, leases=1, leases_end_in_s=15.0)}, "undone_job"),
         ({"denied": DENIED, "undone": UndoneJob(41)}, "window"),
         # Of equals, the first from the job outward.
