@@ -9,6 +9,8 @@
     │   │   ├── IdempotencyConflictError
     │   │   └── DuplicateJobError
     │   └── InvalidTransitionError      the job's state does not allow it
+    ├── ConcurrencyLimitExceededError   a job waited for a permit as long as it may
+    ├── CannotMeetDeadlineError         exit 4: the job would be done too late; nothing was stored
     ├── ServerUnavailableError          exit 3: Redis or Postgres cannot be reached
     ├── MigrationError                  exit 2: the schema and the code do not fit
     │   ├── DatabaseNotMigratedError
@@ -100,6 +102,26 @@ class DuplicateJobError(ConflictError):
 
 class InvalidTransitionError(UsageError):
     """The job's state does not allow what was asked."""
+
+
+class ConcurrencyLimitExceededError(JobQueueError):
+    """A job waited for a permit of its concurrency label as long as it may, and never got one.
+
+    Args:
+        message: What was waited for, how long, and who held it.
+        remedy: What to do next.
+        label: The label.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "", label: str) -> None:
+        super().__init__(message, remedy=remedy)
+        self.label = label
+
+
+class CannotMeetDeadlineError(JobQueueError):
+    """The job as asked for would not be done by its deadline."""
+
+    exit_code = 4
 
 
 class ServerUnavailableError(JobQueueError):

@@ -19,9 +19,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from jobqueue.errors import InvalidInputError
+from jobqueue.errors import ConfigurationError, InvalidInputError
 from jobqueue.model.item import Item, ItemOutcome, JournalEntry, State
 from jobqueue.model.job import Job, JobRequest
+from jobqueue.model.label import ConcurrencyLimit
+from jobqueue.model.quota import HeaderFormat
+from jobqueue.notes import AnswerNotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Call:
         idempotency_key: The same for every repetition of this request.
         deadline_s: Seconds this request may take in total, connection and body included.
         attempt: Counted from 1.
+        notes: Where the answer's headers go: ``call.notes.headers(response.headers)``; the limiter follows them.
     """
 
     job: Job
@@ -88,6 +92,7 @@ class Call:
     attempt: int = 1
     before: tuple[State, ...] = ()
     after: tuple[State, ...] = ()
+    notes: AnswerNotes = field(default_factory=AnswerNotes, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ Decision = Effect | ItemOutcome
 class Provider(Protocol):
     """A provider as the engine sees it; found by the entry point group ``jobqueue.providers`` and instantiated
     without arguments.
+
+    It may also have ``quota_headers``, a `HeaderFormat`, where its rate-limit headers need explaining.
     """
 
     name: str
@@ -183,9 +190,15 @@ class UndoItem:
 
 
 class BaseHandler:
-    """Defaults for handlers whose operations are not observed and are idempotent."""
+    """Defaults for handlers whose operations are not observed and are idempotent.
+
+    Attributes:
+        concurrency: Most slices at once with one label, for every job of this type that is enqueued without one of its
+            own; such as ``ConcurrencyLimit("rechunk:{account}", capacity=1)``. None for no such bound.
+    """
 
     job_type = ""
+    concurrency: ConcurrencyLimit | None = None
 
     def operation(self, request: JobRequest, provider: Provider) -> Operation:
         """Look *request*'s operation up at the provider; see `find_operation`."""
@@ -246,3 +259,18 @@ def find_operation(request: JobRequest, provider: Provider) -> Operation:
                 field=name,
             )
     return operation
+
+
+def header_format(provider: Provider) -> HeaderFormat:
+    """How *provider* writes its rate-limit headers: its ``quota_headers``, else told by the values.
+
+    Raises:
+        ConfigurationError: ``quota_headers`` is something else.
+    """
+    form = getattr(provider, "quota_headers", None) or HeaderFormat()
+    if not isinstance(form, HeaderFormat):
+        raise ConfigurationError(
+            f"provider {provider.name}: quota_headers {form!r} is no HeaderFormat.",
+            remedy="Give a jobqueue.model.quota.HeaderFormat, or leave it out.",
+        )
+    return form

@@ -109,6 +109,7 @@ class World:
     provider: str = PROVIDER
     clock: Callable[[], float] = monotonic
     signals: NoSignals = field(default_factory=NoSignals)
+    limiter_type: type[Limiter] = Limiter
 
     def with_job(self, item_count: int = 10, **more: Any) -> World:
         """Make the job."""
@@ -133,7 +134,7 @@ class World:
         """What a slice works with, on connections of its own."""
         configured = self.context().limits
         with Database(self.url, name=name) as own:
-            limiter = Limiter(self.redis_url, {self.provider: configured}, PostgresHistory(own))
+            limiter = self.limiter_type(self.redis_url, {self.provider: configured}, PostgresHistory(own))
             try:
                 yield Tools(
                     database=own,

@@ -12,6 +12,7 @@ from jobqueue.model.limit import (
     CircuitBreakerState,
     Cooldown,
     Denied,
+    LearnedLimit,
     ProviderLimits,
     RateLimitConfig,
     Scope,
@@ -19,6 +20,7 @@ from jobqueue.model.limit import (
     Slot,
     SlotResult,
     Window,
+    WindowMode,
 )
 from jobqueue.ratelimit.history import SentRequests
 from jobqueue.ratelimit.limiter import Limiter
@@ -64,6 +66,7 @@ class MemoryHistory:
         self.sent: dict[str, Sent] = {}
         self.paused: list[tuple[str, int]] = []
         self.opened: list[CircuitBreakerState] = []
+        self.known: list[LearnedLimit] = []
 
     def commit(self, slots: Iterable[Slot], epoch: int, deadline_s: float) -> None:
         """Note intents, as the engine does before it sends."""
@@ -98,15 +101,21 @@ class MemoryHistory:
     def breakers(self, provider: str) -> Iterable[CircuitBreakerState]:
         return self.opened
 
+    def learned(self, provider: str) -> Iterable[LearnedLimit]:
+        return self.known
+
 
 def provider_limits(windows: str = "", **options: object) -> ProviderLimits:
     """Limits of ``spotify``; *account_windows* adds a level, *longest_request_s* is the provider's."""
     account_windows = options.pop("account_windows", None)
     longest_request_s = options.pop("longest_request_s", 10.0)
     options.setdefault("breaker", None)
+    options.setdefault("mode", WindowMode.STRICT)
     configs = [RateLimitConfig(windows=windows, **options)]  # type: ignore[arg-type]
     if account_windows is not None:
-        configs.append(RateLimitConfig(ScopeKind.ACCOUNT, windows=str(account_windows), breaker=None))
+        configs.append(
+            RateLimitConfig(ScopeKind.ACCOUNT, windows=str(account_windows), mode=WindowMode.STRICT, breaker=None)
+        )
     return ProviderLimits("spotify", tuple(configs), float(str(longest_request_s)))
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import time
 from collections.abc import Callable, Iterable
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -20,6 +18,7 @@ from jobqueue.errors import (
     ProviderUnavailable,
     RateLimited,
 )
+from jobqueue.model.header_time import parse_retry_after
 
 ITEM_STATUSES = frozenset({400, 404, 409, 422})
 _NEVER_TAKEN = frozenset({408, 425})
@@ -74,31 +73,9 @@ def error_of(
     return ItemRejected(words, code=_CODES.get(status, f"http_{status}"))
 
 
-def retry_after_s(answer: Answer, *, now: Callable[[], float] = time.time) -> float | None:
-    """Seconds to wait by ``Retry-After``, rounded up and at least 1; None when it is absent or malformed.
-
-    A date is read against the answer's own ``Date``, so that this machine's clock does not matter.
-
-    Source:
-        RFC 9110 section 10.2.3.
-    """
-    text = answer.headers.get("retry-after", "").strip()
-    if not text:
-        return None
-    try:
-        wait_s = float(text) if text[0].isdigit() and ":" not in text else _seconds_until(text, answer, now)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return max(1.0, math.ceil(wait_s)) if math.isfinite(wait_s) else None
-
-
-def _seconds_until(text: str, answer: Answer, now: Callable[[], float]) -> float:
-    until = parsedate_to_datetime(text).timestamp()
-    sent = answer.headers.get("date", "")
-    try:
-        return until - parsedate_to_datetime(sent).timestamp()
-    except (ValueError, TypeError):
-        return until - now()
+def retry_after_s(answer: Answer, *, now_s: Callable[[], float] = time.time) -> float | None:
+    """The pause *answer* asks for; None when it names none that can be read. See `parse_retry_after`."""
+    return parse_retry_after(answer.headers, now_s=now_s).retry_after_s
 
 
 def provider_message(answer: Answer) -> str:

@@ -128,8 +128,8 @@ class Action(Operation):
         json: Any = None,
         is_effect: bool = False,
     ) -> Answer:
-        """Send one request of *call* and return whatever is answered."""
-        return send(
+        """Send one request of *call*, note what its answer says of quotas, and return it, whatever it is."""
+        answer = send(
             Request(
                 method=method,
                 url=call.endpoint.base_url.rstrip("/") + path,
@@ -141,6 +141,8 @@ class Action(Operation):
                 is_effect=is_effect,
             )
         )
+        call.notes.headers(answer.headers)
+        return answer
 
     def accept(self, call: Call, answer: Answer) -> None:
         """Raise what a refusing *answer* means; see `answers.check`."""

@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 
 from handlers.sandbox.faults import parse_rates
+from handlers.sandbox.headers import FAMILIES, RESETS, RETRY_AFTERS, HeaderPlan
 from handlers.sandbox.limiter import parse_limits
 from handlers.sandbox.provider import SeedOptions
 from handlers.sandbox.runtime import PROVIDERS, SandboxOptions, open_sandbox
@@ -35,6 +36,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--provider", choices=sorted(PROVIDERS), default="spotify")
     add("--limit", default="100/60", help="requests/seconds, several with commas (default: 100/60)")
     add("--window", choices=("rolling", "fixed"), default="rolling")
+    add("--headers", choices=FAMILIES, default="none", help="rate-limit headers on every answer")
+    add("--reset", choices=RESETS, default="delta_seconds", help="how they write the reset")
+    add("--retry-after", choices=RETRY_AFTERS, default="seconds", help="how a 429 writes Retry-After")
+    add("--date-offset-s", type=float, default=0.0, help="how far the server's Date is ahead")
     add("--latency-ms", type=_amount, default=50.0)
     add("--latency-jitter", type=_amount, default=0.5, help="share of the latency it swings by (default: 0.5)")
     add("--accounts", default="demo", help="names, with commas (default: demo)")
@@ -85,6 +90,7 @@ def _options(args: argparse.Namespace) -> SandboxOptions:
         latency_jitter=args.latency_jitter,
         seed=args.seed,
         quirks=frozenset(_names(args.quirks)),
+        headers=HeaderPlan(args.headers, args.reset, args.retry_after, args.date_offset_s),
         fault_rules=tuple(parse_rates(args.fault_rate, slow_s=args.slow_s)),
     )
 

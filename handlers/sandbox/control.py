@@ -8,6 +8,8 @@ POST   limits                      {"limits": "50/60", "window": "rolling"} | {"
                                    | {"competitor_per_s": 1, "for_s": 30} | {"share_taken": 0.5, "for_s": 30}
                                    | {"block_s": 30}
 GET    limits                      limits, window, and when (ledger time) the client of "share_taken" took its slots
+POST   headers                     {"family": "draft10", "reset": "epoch_seconds", "retry_after": "http_date",
+                                   "date_offset_s": 3600}, any of them; see `headers.HeaderPlan`
 POST   latency                     {"latency_ms": 50, "jitter": 0.5}
 POST   expire_token                {"account": "demo", "refresh": false}: with refresh the refresh token is revoked too
 GET    stats                       arrivals, served, refused (429 by the limit), faults; by operation and status
@@ -40,6 +42,7 @@ class Control:
             ("POST", "faults"): self._add_faults,
             ("GET", "limits"): lambda _query, _body: (200, _limits_of(self._pipeline)),
             ("POST", "limits"): self._limits,
+            ("POST", "headers"): self._headers,
             ("POST", "latency"): self._latency,
             ("POST", "expire_token"): self._expire_token,
             ("GET", "stats"): lambda _query, _body: (200, self._pipeline.counters.as_json()),
@@ -85,6 +88,11 @@ class Control:
         if "block_s" in body:
             limiter.block(for_s=float(body["block_s"]))
         self._record("limits", "", body, [])
+        return 200, {}
+
+    def _headers(self, _query: Mapping[str, str], body: Any) -> Reply:
+        self._pipeline.headers = self._pipeline.headers.changed(body)
+        self._record("headers", "", body, [])
         return 200, {}
 
     def _latency(self, _query: Mapping[str, str], body: Any) -> Reply:

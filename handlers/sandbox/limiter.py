@@ -38,11 +38,35 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one limit is used up.
+
+    Args:
+        quota: The requests it allows now, scaled.
+        window_s: Its window.
+        remaining: Requests left.
+        resets_at_ns: Ledger time at which more become available.
+    """
+
+    quota: int
+    window_s: float
+    remaining: int
+    resets_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Admission:
-    """What became of one arrival: its ledger time, and the seconds to wait when it was refused."""
+    """What became of one arrival.
+
+    Args:
+        at_ns: Its ledger time.
+        retry_after_s: Seconds to wait when it was refused.
+        standings: Each limit right afterwards; empty for an arrival that no limit counts.
+    """
 
     at_ns: int
     retry_after_s: int | None = None
+    standings: tuple[Standing, ...] = ()
 
     @property
     def is_admitted(self) -> bool:
@@ -129,10 +153,10 @@ class Limiter:
             self._run_others(now_ns)
             free_at_ns = max(self._free_at_ns(now_ns), self._blocked_until_ns)
             if free_at_ns > now_ns:
-                return Admission(now_ns, max(1, -((now_ns - free_at_ns) // NS_PER_S)))
+                return Admission(now_ns, max(1, -((now_ns - free_at_ns) // NS_PER_S)), self._standings(now_ns))
             self._admitted_ns.append(now_ns)
             self._prune(now_ns)
-            return Admission(now_ns)
+            return Admission(now_ns, None, self._standings(now_ns))
 
     def stamp(self) -> Admission:
         """Stamp an arrival that no limit counts, such as a token refresh."""
@@ -194,7 +218,30 @@ class Limiter:
         return max(self._free_at_of(limit, now_ns) for limit in self._limits)
 
     def _free_at_of(self, limit: Limit, now_ns: int) -> int:
-        return _free_at(self._admitted_ns, self._quota(limit, now_ns), limit.window_ns, self._kind, now_ns)
+        quota = self._quota(limit, now_ns)
+        used = self._used(self._admitted_ns, limit, now_ns)
+        return now_ns if used < quota else self._frees_at(self._admitted_ns, limit, now_ns, quota)
+
+    def _used(self, times_ns: list[int], limit: Limit, now_ns: int) -> int:
+        if self._kind == "fixed":
+            return len(times_ns) - bisect_left(times_ns, now_ns - now_ns % limit.window_ns)
+        return len(times_ns) - bisect_right(times_ns, now_ns - limit.window_ns)
+
+    def _frees_at(self, times_ns: list[int], limit: Limit, now_ns: int, count: int) -> int:
+        """When the request *count* before the end of the log counts no more, and all before it."""
+        if self._kind == "fixed":
+            return now_ns - now_ns % limit.window_ns + limit.window_ns
+        return times_ns[-count] + limit.window_ns
+
+    def _standings(self, now_ns: int) -> tuple[Standing, ...]:
+        found = []
+        blocked_ns = self._blocked_until_ns if self._blocked_until_ns > now_ns else 0
+        for limit in self._limits:
+            quota, used = self._quota(limit, now_ns), self._used(self._admitted_ns, limit, now_ns)
+            resets_ns = self._frees_at(self._admitted_ns, limit, now_ns, min(used, quota)) if used else now_ns
+            remaining = 0 if blocked_ns else max(0, quota - used)
+            found.append(Standing(quota, limit.window_s, remaining, max(resets_ns, blocked_ns)))
+        return tuple(found)
 
     def _quota(self, limit: Limit, now_ns: int) -> int:
         if self._scale is None or now_ns >= self._scale[1]:
@@ -216,8 +263,10 @@ class Limiter:
             free_at_ns = max(at_ns, self._blocked_until_ns, self._free_at_ns(at_ns))
             for limit in self._limits:
                 most = math.floor(self._quota(limit, at_ns) * other.share)
-                own_ns = _free_at(other.taken_ns, most, limit.window_ns, self._kind, at_ns) if most else end_ns + 1
-                free_at_ns = max(free_at_ns, own_ns)
+                if not most:
+                    free_at_ns = max(free_at_ns, end_ns + 1)
+                elif self._used(other.taken_ns, limit, at_ns) >= most:
+                    free_at_ns = max(free_at_ns, self._frees_at(other.taken_ns, limit, at_ns, most))
             if free_at_ns > at_ns:
                 other.looked_ns = free_at_ns
                 continue
@@ -241,13 +290,3 @@ class Limiter:
         if len(self._admitted_ns) >= _PRUNE_AT:
             # One window more than counted: a fixed window may have opened just before.
             del self._admitted_ns[: bisect_left(self._admitted_ns, now_ns - 2 * self._longest_ns)]
-
-
-def _free_at(times_ns: list[int], quota: int, window_ns: int, kind: WindowKind, now_ns: int) -> int:
-    """Return the first instant at which fewer than *quota* of *times_ns* are counted; *now_ns* when it is now."""
-    if kind == "fixed":
-        opens_ns = now_ns - now_ns % window_ns
-        used = len(times_ns) - bisect_left(times_ns, opens_ns)
-        return now_ns if used < quota else opens_ns + window_ns
-    used = len(times_ns) - bisect_right(times_ns, now_ns - window_ns)
-    return now_ns if used < quota else times_ns[-quota] + window_ns

@@ -15,8 +15,9 @@ from urllib.parse import parse_qsl, unquote
 
 from handlers.sandbox.counters import Counters
 from handlers.sandbox.faults import FaultPlan, Strike, fraction
+from handlers.sandbox.headers import HeaderPlan
 from handlers.sandbox.ledger_file import LedgerFile
-from handlers.sandbox.limiter import Limiter
+from handlers.sandbox.limiter import Admission, Limiter, Standing
 from handlers.sandbox.provider import Answer, Call, Provider, Refusal, Route, decode_body, digest_of
 from handlers.sandbox.state import State
 
@@ -68,6 +69,7 @@ class _Course:
     call: Call
     route: Route
     line: dict[str, Any]
+    standings: tuple[Standing, ...] = ()
     strike: Strike | None = None
 
     def struck(self, when: str, *kinds: str) -> Strike | None:
@@ -87,6 +89,7 @@ class Pipeline:
         ledger: Where everything is written before it is answered.
         counters: Running counts.
         latency: How long answers take.
+        headers: What answers say of the limits.
         first_seq: Number of the first request.
     """
 
@@ -100,6 +103,7 @@ class Pipeline:
         ledger: LedgerFile,
         counters: Counters,
         latency: Latency,
+        headers: HeaderPlan,
         first_seq: int,
     ) -> None:
         self.provider = provider
@@ -109,6 +113,7 @@ class Pipeline:
         self.ledger = ledger
         self.counters = counters
         self.latency = latency
+        self.headers = headers
         self.stopping = threading.Event()
         self._seqs = itertools.count(first_seq)
 
@@ -116,7 +121,7 @@ class Pipeline:
         """Take one request through; returns what to send once the ledger is on the disk."""
         route, params = self._find(arrival)
         admission = self.limiter.admit() if route.is_counted else self.limiter.stamp()
-        course = self._course(arrival, route, params, admission.at_ns)
+        course = self._course(arrival, route, params, admission)
         self.counters.add("arrivals", route.operation)
         if admission.retry_after_s is not None:
             return self._conclude(course, "refused", self.provider.throttled(str(admission.retry_after_s)))
@@ -147,7 +152,7 @@ class Pipeline:
 
         return Route(arrival.method, arrival.path, "unknown", refuse, needs_token=False), {}
 
-    def _course(self, arrival: Arrival, route: Route, params: Mapping[str, str], at_ns: int) -> _Course:
+    def _course(self, arrival: Arrival, route: Route, params: Mapping[str, str], admission: Admission) -> _Course:
         headers = arrival.headers
         body, is_malformed = decode_body(headers.get("content-type", ""), arrival.body)
         call = Call(
@@ -166,7 +171,7 @@ class Pipeline:
             "kind": "request",
             "seq": next(self._seqs),
             "at_ns": call.at_epoch_ns,
-            "mono_ns": at_ns,
+            "mono_ns": admission.at_ns,
             "method": call.method,
             "path": call.path,
             "account": call.account,
@@ -182,7 +187,7 @@ class Pipeline:
             "is_applied": False,
             "changes": [],
         }
-        return _Course(call, route, line)
+        return _Course(call, route, line, admission.standings)
 
     def _pause(self, course: _Course, when: str, seconds: float) -> None:
         if seconds:
@@ -250,4 +255,5 @@ class Pipeline:
         self.ledger.sync(ticket)
         self.counters.decided(course.line["decision"], course.line["status"], course.route.operation)
         body = b"" if answer.body is None else json.dumps(answer.body).encode()
-        return Outgoing(answer.status, body, answer.headers, cut)
+        headers = self.headers.dress(answer.headers, course.standings, self.limiter.stamp().at_ns)
+        return Outgoing(answer.status, body, headers, cut)

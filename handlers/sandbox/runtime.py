@@ -12,6 +12,7 @@ from handlers.sandbox import spotify
 from handlers.sandbox.clock import LedgerClock, boot_id
 from handlers.sandbox.counters import Counters
 from handlers.sandbox.faults import FaultPlan, FaultRule
+from handlers.sandbox.headers import HeaderPlan
 from handlers.sandbox.ledger import read_ledger, read_lines
 from handlers.sandbox.ledger_file import LedgerFile
 from handlers.sandbox.limiter import Limit, Limiter, WindowKind
@@ -37,6 +38,7 @@ class SandboxOptions:
     seed: str = "0"
     quirks: frozenset[str] = frozenset()
     fault_rules: tuple[FaultRule, ...] = ()
+    headers: HeaderPlan = field(default_factory=HeaderPlan)
 
 
 @dataclass(slots=True)
@@ -86,6 +88,7 @@ def open_sandbox(data: Path, options: SandboxOptions) -> Pipeline:
         ledger=ledger,
         counters=counters,
         latency=Latency(options.latency_s, options.latency_jitter, options.seed),
+        headers=options.headers,
         first_seq=past.last_seq + 1,
     )
 

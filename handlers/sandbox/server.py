@@ -89,8 +89,12 @@ class _Handler(BaseHTTPRequestHandler):
         if outgoing.cut == "drop":
             self._hang_up()
             return
-        headers = {"Content-Type": "application/json; charset=utf-8", **outgoing.headers}
-        self.send_response(outgoing.status)
+        headers = {
+            "Date": self.date_time_string(),
+            "Content-Type": "application/json; charset=utf-8",
+            **outgoing.headers,
+        }
+        self.send_response_only(outgoing.status)
         for name, value in headers.items():
             self.send_header(name, value)
         if outgoing.status != 204:

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from jobqueue.cli.command import examples, json_option
-from jobqueue.cli.failure import DONE
+from jobqueue.cli import preflight_view
+from jobqueue.cli.command import examples, json_option, open_queue
+from jobqueue.cli.failure import DONE, TOO_LATE
 from jobqueue.cli.output import clean, counted, emit, note, say
-from jobqueue.cli.parameters import DURATION, PRIORITY, read_options
+from jobqueue.cli.parameters import CONCURRENCY, DEADLINE, DURATION, PRIORITY, read_options
 from jobqueue.cli.progress_view import exit_code
 from jobqueue.cli.watching import follow
 from jobqueue.delivery.queue import JobQueue
@@ -21,6 +22,7 @@ from jobqueue.engine.enqueue import Enqueued
 from jobqueue.engine.intake import CsvFile
 from jobqueue.errors import InvalidInputError
 from jobqueue.model.job import JobRequest, JobType, Priority
+from jobqueue.model.label import ConcurrencyLimit
 from jobqueue.settings import Settings
 
 _SKIPPED_SHOWN = 10
@@ -29,6 +31,7 @@ _OPTION_NAMES = {
     "batch_size": "batch-size",
     "is_unique": "unique",
     "skip_invalid": "skip-invalid",
+    "concurrency_max_sleep": "concurrency-max-sleep",
 }
 _FOR_ITEMS_ONLY = (
     "provider",
@@ -39,6 +42,8 @@ _FOR_ITEMS_ONLY = (
     "batch_size",
     "is_unique",
     "skip_invalid",
+    "concurrency",
+    "concurrency_max_sleep",
 )
 
 
@@ -47,6 +52,8 @@ _FOR_ITEMS_ONLY = (
         "jobqueue enqueue enforcement --provider spotify --account demo \\",
         "    --operation unsave_tracks --items blocklist.csv --priority high --follow",
         "generate-items | jobqueue enqueue noop --provider noop --items -",
+        "jobqueue enqueue enforcement --provider spotify --account demo --operation unsave_tracks \\",
+        "    --items blocklist.csv --concurrency 'library:{account}=1' --concurrency-max-sleep 10m",
         "jobqueue enqueue rollback 42 --follow",
     )
 )
@@ -70,17 +77,45 @@ _FOR_ITEMS_ONLY = (
 @click.option("--idempotency-key", metavar="TEXT", help="The same key gives the same job again.")
 @click.option("--unique", "is_unique", is_flag=True, help="Refuse it while an equal job is active.")
 @click.option("--max-run", type=DURATION, metavar="DURATION", help="Longest time the job may take, such as 2h.")
+@click.option(
+    "--concurrency",
+    type=CONCURRENCY,
+    metavar="LABEL=N",
+    help="At most N slices at once with that label, such as 'rechunk:{account}=1'; in place of the job type's own.",
+)
+@click.option(
+    "--concurrency-max-sleep",
+    type=DURATION,
+    metavar="DURATION",
+    help="Longest wait for the label without any turn, then the job fails. Default: as long as it takes.",
+)
+@click.option(
+    "--deadline",
+    "deadline_s",
+    type=DEADLINE,
+    metavar="WHEN",
+    help="Refuse the job if it would be done later: 2h, or 2026-12-24T18:00.",
+)
 @click.option("--skip-invalid", is_flag=True, help="Leave invalid rows out and report them.")
 @click.option("--follow", "is_followed", is_flag=True, help="Show progress until the job ends.")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Store nothing: say what the job would take.")
 @json_option
-def enqueue(job_type: str, undone: str | None, is_followed: bool, is_json: bool, **given: Any) -> int:
+def enqueue(job_type: str, undone: str | None, is_followed: bool, is_dry_run: bool, is_json: bool, **given: Any) -> int:
     """Enqueue a job of TYPE for the items of a file; or roll back the job JOB_ID, when TYPE is rollback.
 
     Nothing is stored unless everything is right: type, provider, operation, options and every row.
 
     Exit code: 0 accepted (with --follow: everything succeeded), 1 the job failed or has failed items, 2 bad input, 3 a
-    server cannot be reached, 130 interrupted.
+    server cannot be reached, 4 it cannot meet its --deadline (nothing was stored), 130 interrupted.
     """
+    if is_dry_run:
+        if is_followed:
+            raise InvalidInputError(
+                "--follow does not go with --dry-run.",
+                remedy="A dry run starts nothing: leave one out.",
+                field="follow",
+            )
+        return dry_run(job_type, undone, given, is_json=is_json)
     is_rollback = job_type == JobType.ROLLBACK
     if is_rollback:
         undone_id = _undone_id(undone, given)
@@ -97,9 +132,15 @@ def enqueue(job_type: str, undone: str | None, is_followed: bool, is_json: bool,
                 owner=owner,
                 idempotency_key=given["idempotency_key"],
                 max_run_s=given["max_run"],
+                deadline_s=given["deadline_s"],
             )
         else:
-            accepted = queue.enqueue_job(replace(request, owner=owner), source, skip_invalid=given["skip_invalid"])
+            accepted = queue.enqueue_job(
+                replace(request, owner=owner),
+                source,
+                skip_invalid=given["skip_invalid"],
+                deadline_s=given["deadline_s"],
+            )
         if not is_json:
             _tell(accepted, is_followed=is_followed)
         if not is_followed:
@@ -110,6 +151,30 @@ def enqueue(job_type: str, undone: str | None, is_followed: bool, is_json: bool,
         if is_json:
             emit(asdict(accepted) | {"progress": progress.as_dict()})
         return exit_code(progress)
+
+
+def dry_run(job_type: str, undone: str | None, given: dict[str, Any], *, is_json: bool) -> int:
+    """Check everything as `enqueue` does, store and send nothing, and say what the job would take.
+
+    Returns:
+        0, or 4 when it cannot meet its deadline.
+    """
+    with open_queue() as queue:
+        if job_type == JobType.ROLLBACK:
+            undone_id = _undone_id(undone, given)
+            found = queue.preflight_rollback(undone_id, priority=given["priority"], deadline_s=given["deadline_s"])
+        else:
+            source = _source(job_type, undone, given)
+            request = _request(job_type, given)
+            found = queue.preflight_job(
+                request, source, skip_invalid=given["skip_invalid"], deadline_s=given["deadline_s"]
+            )
+    if is_json:
+        emit(found.as_dict())
+    else:
+        for line in preflight_view.lines(found):
+            say(line)
+    return DONE if found.verdict is None or found.verdict.can_meet else TOO_LATE
 
 
 def _undone_id(undone: str | None, given: dict[str, Any]) -> int:
@@ -174,7 +239,22 @@ def _request(job_type: str, given: dict[str, Any]) -> JobRequest:
         idempotency_key=given["idempotency_key"],
         is_unique=given["is_unique"],
         max_run_s=given["max_run"],
+        concurrency=_concurrency(given),
     )
+
+
+def _concurrency(given: dict[str, Any]) -> ConcurrencyLimit | None:
+    limit: ConcurrencyLimit | None = given["concurrency"]
+    max_sleep_s = given["concurrency_max_sleep"]
+    if max_sleep_s is None or limit is None:
+        if max_sleep_s is not None:
+            raise InvalidInputError(
+                "--concurrency-max-sleep needs --concurrency.",
+                remedy="Name the label: --concurrency 'rechunk:{account}=1'",
+                field="concurrency_max_sleep",
+            )
+        return limit
+    return replace(limit, max_sleep_s=max_sleep_s)
 
 
 def _operation(provider: str, name: str | None) -> str:

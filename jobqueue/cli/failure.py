@@ -12,6 +12,8 @@ from jobqueue.errors import DuplicateJobError, InvalidInputError, JobQueueError
 DONE = 0
 JOB_FAILED = 1
 BAD_USAGE = 2
+TOO_LATE = 4
+"""The job cannot meet its deadline; 3 is a server that cannot be reached."""
 INTERRUPTED = 130
 OUTPUT_CLOSED = 141
 """128 + SIGPIPE, as a shell reports a program that wrote to nobody."""

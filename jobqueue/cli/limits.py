@@ -1,15 +1,36 @@
-"""Commands about providers and their limits."""
+"""Commands about the limits of providers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from jobqueue.cli.command import Group, examples, json_option, open_queue
 from jobqueue.cli.failure import DONE
-from jobqueue.cli.output import cell, clean, duration, emit, note, say, table
-from jobqueue.cli.parameters import SIZES
+from jobqueue.cli.limit_values import BACKOFF, BREAKER, CAP
+from jobqueue.cli.output import cell, clean, counted, duration, emit, say, table
+from jobqueue.cli.parameters import DURATION, SIZES
+from jobqueue.engine.limits import LimitsChanged
+from jobqueue.model.limit import WindowMode
+
+_MOST_OVERRIDES = 20
+
+
+def level_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add ``--account`` (also ``--site``) and ``--operation``, which name one level below a provider."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        account = click.option(
+            "--account", "--site", "account", default="", metavar="NAME", help=f"{what} one account, or site."
+        )
+        operation = click.option(
+            "--operation", default="", metavar="NAME", help=f"{what} one operation, by all accounts."
+        )
+        return account(operation(command))
+
+    return add
 
 
 @click.group("limits", cls=Group)
@@ -19,17 +40,23 @@ def limits() -> None:
 
 @limits.command("show", epilog=examples("jobqueue limits show spotify", "jobqueue limits show spotify --account demo"))
 @click.argument("provider")
-@click.option("--account", default="", metavar="NAME", help="Show what one account of it may send.")
+@level_options("Show also what is left for")
 @json_option
-def show_limits(provider: str, account: str, is_json: bool) -> int:
+def show_limits(provider: str, account: str, operation: str, is_json: bool) -> int:
     """Show a provider's limits and how far they are used up."""
     with open_queue() as queue:
-        view = queue.limits(provider, account).as_dict()
+        view = queue.limits(provider, account, operation).as_dict()
     if is_json:
         emit(view)
         return DONE
     for level, config in view["configured"].items():
         say(f"{clean(provider)}, each {level}: {_config(config)}")
+    for override in view["overrides"][:_MOST_OVERRIDES]:
+        say(f"{clean(override['level'])}: {_config(override['limits'])}")
+    if len(view["overrides"]) > _MOST_OVERRIDES:
+        say(f"and {counted(len(view['overrides']) - _MOST_OVERRIDES, 'more override')}: --json lists them all")
+    for kind, policy in view["configured"].get("provider", {}).get("backoff", {}).items():
+        say(f"backoff after {kind}: {_backoff(policy)}")
     if not view["configured"]:
         say(f"{clean(provider)}: no limits")
     if view["windows"]:
@@ -61,70 +88,109 @@ def show_limits(provider: str, account: str, is_json: bool) -> int:
     epilog=examples(
         "jobqueue limits set spotify --windows '10/second; 100/minute'",
         "jobqueue limits set spotify --account-level --windows '30/minute'",
+        "jobqueue limits set spotify --account team-7 --windows '300/minute' --dry-run",
+        "jobqueue limits set youtube_music --operation add_to_playlist --unit-windows '5000/day'",
+        "jobqueue limits set spotify --breaker failure_rate=0.5,open_s=15 --backoff outage=full:1:300",
         "jobqueue limits set spotify --batch unsave_tracks=1,20,40",
     ),
 )
 @click.argument("provider")
+@level_options("Give limits of its own to")
+@click.option("--account-level", is_flag=True, help="Set what holds for each account instead of the whole provider.")
 @click.option("--windows", metavar="TEXT", help="Requests allowed, such as '10/second; 100/minute'; '' for no limit.")
 @click.option("--unit-windows", metavar="TEXT", help="Cost units allowed, such as '10000/day'.")
-@click.option("--max-concurrency", type=click.IntRange(min=1), metavar="N", help="Most requests under way at once.")
-@click.option("--account-level", is_flag=True, help="Set what holds for each account instead of the whole provider.")
+@click.option("--mode", type=click.Choice([str(mode) for mode in WindowMode]), help="When a request stops counting.")
+@click.option("--max-concurrency", type=CAP, metavar="N|none", help="Most requests under way at once.")
+@click.option(
+    "--cooldown",
+    "cooldown_s",
+    type=DURATION,
+    metavar="TIME",
+    help="Pause after a throttle without a time, such as 30s.",
+)
+@click.option(
+    "--breaker",
+    type=BREAKER,
+    metavar="FIELD=VALUE,…|off",
+    help="When it opens and closes, such as failure_rate=0.5,open_s=15.",
+)
+@click.option(
+    "--floor",
+    "learned_floor",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Requests a window keeps, however little is learned.",
+)
+@click.option(
+    "--backoff",
+    type=BACKOFF,
+    multiple=True,
+    metavar="KIND=JITTER:BASE:CAP[:ATTEMPTS]",
+    help="How outage, unknown_outcome, item or bug is tried again, in seconds; KIND=default for the workers' own way.",
+)
 @click.option(
     "--batch", type=SIZES, metavar="OPERATION=MIN,OPTIMAL,MAX", help="Batch sizes of an operation; * stands for all."
 )
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Check and show the difference, change nothing.")
 @json_option
-def set_limits(provider: str, is_json: bool, **changes: Any) -> int:
-    """Change a provider's limits; what is not given stays. Workers follow with their next slice."""
+def set_limits(provider: str, is_json: bool, backoff: tuple[tuple[str, Any], ...], **changes: Any) -> int:
+    """Change a provider's limits; what is not given stays. Workers follow with their next request.
+
+    Limits of one account, site or operation begin as what held for it until then. An account's are in place of the
+    default for accounts; an operation's are beside all others.
+    """
+    if len(dict(backoff)) < len(backoff):
+        raise click.UsageError("--backoff names one kind of error twice.", click.get_current_context())
     with open_queue() as queue:
-        before, after = queue.set_limits(provider, **changes)
-    if is_json:
-        emit({"provider": provider, "before": dict(before), "after": dict(after)})
-        return DONE
-    changed = [name for name in after if before.get(name) != after[name]]
-    if not changed:
-        say("nothing changed: it was so already")
-    for name in changed:
-        old = "not set" if before.get(name) is None else cell(before[name])
-        say(f"{name}: {old} → {cell(after[name])}")
+        changed = queue.set_limits(provider, backoff=dict(backoff), **changes)
+    _tell(provider, changed, is_json=is_json, is_dry_run=changes["is_dry_run"])
     return DONE
 
 
-@click.group("providers", cls=Group)
-def providers() -> None:
-    """Show and change where providers are reached."""
-
-
-@providers.command("list", epilog=examples("jobqueue providers list"))
+@limits.command(
+    "remove",
+    epilog=examples(
+        "jobqueue limits remove spotify --account team-7",
+        "jobqueue limits remove youtube_music --operation add_to_playlist",
+    ),
+)
+@click.argument("provider")
+@level_options("Drop the limits of")
 @json_option
-def list_providers(is_json: bool) -> int:
-    """List the configured providers."""
+def remove_limits(provider: str, account: str, operation: str, is_json: bool) -> int:
+    """Drop the limits that an account, a site or an operation has of its own; the default holds again."""
     with open_queue() as queue:
-        rows = queue.providers()
-    if is_json:
-        emit({"providers": rows})
-    elif rows:
-        table(rows, {"name": "PROVIDER", "base_url": "BASE URL", "token_url": "TOKEN URL"})
-    else:
-        note("No provider is configured.")
+        removed = queue.remove_limits(provider, account=account, operation=operation)
+    _tell(provider, removed, is_json=is_json)
     return DONE
 
 
-@providers.command("set", epilog=examples("jobqueue providers set spotify --base-url http://127.0.0.1:8700"))
-@click.argument("name")
-@click.option("--base-url", metavar="URL", help="Where its API is.")
-@click.option("--token-url", metavar="URL", help="Where its tokens are refreshed.")
-@json_option
-def set_provider(name: str, base_url: str | None, token_url: str | None, is_json: bool) -> int:
-    """Change where a provider is reached, for example to let another server stand in for it."""
-    if base_url is None and token_url is None:
-        raise click.UsageError("Nothing is to be changed: give --base-url or --token-url.", click.get_current_context())
-    with open_queue() as queue:
-        row = queue.set_provider(name, base_url=base_url, token_url=token_url)
+def _tell(provider: str, changed: LimitsChanged, *, is_json: bool, is_dry_run: bool = False) -> None:
     if is_json:
-        emit(row)
-    else:
-        say(f"{row['name']}: base URL {cell(row['base_url'])}, token URL {cell(row['token_url'])}")
-    return DONE
+        emit({"provider": provider, "is_dry_run": is_dry_run} | changed.as_dict())
+        return
+    if changed.version is None and not (is_dry_run and changed.changed):
+        say("nothing changed: it was so already" if not is_dry_run else "nothing would change: it is so already")
+        return
+    if changed.level != provider:
+        say(f"{clean(changed.level)}:")
+    if not changed.changed:
+        say("as before, and from now on whatever the default becomes")
+    for name, (old, new) in changed.changed.items():
+        say(f"{clean(name)}: {_value(name, old)} → {_value(name, new)}")
+    if is_dry_run:
+        say("nothing was stored: --dry-run")
+
+
+def _value(name: str, value: Any) -> str:
+    if value is None:
+        return "not set"
+    return _backoff(value) if name.startswith("backoff.") else cell(value)
+
+
+def _backoff(policy: dict[str, Any]) -> str:
+    tries = f", {policy['max_attempts']} tries" if "max_attempts" in policy else ""
+    return f"{policy['jitter']} jitter from {duration(policy['base_s'])} up to {duration(policy['cap_s'])}{tries}"
 
 
 def _config(config: dict[str, Any]) -> str:

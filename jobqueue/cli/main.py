@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from jobqueue.cli import dead_letters, enqueue, jobs, limits, servers, up
+from jobqueue.cli import dead_letters, enqueue, jobs, limits, preflight, providers, servers, up, why
 from jobqueue.cli.command import Group, Invocation, debug_option, examples
 from jobqueue.cli.failure import BAD_USAGE, DONE, OUTPUT_CLOSED, report
 from jobqueue.cli.output import OutputClosedError
@@ -17,8 +17,10 @@ from jobqueue.version import VERSION
 _COMMANDS = (
     up.up,
     enqueue.enqueue,
+    preflight.preflight,
     jobs.status,
     jobs.watch,
+    why.why,
     jobs.list_jobs,
     jobs.items,
     jobs.pause,
@@ -27,7 +29,7 @@ _COMMANDS = (
     jobs.retry,
     dead_letters.dead_letters,
     limits.limits,
-    limits.providers,
+    providers.providers,
     servers.workers,
     servers.scheduler,
     servers.migrate,
@@ -55,7 +57,7 @@ def cli(ctx: click.Context) -> int:
     """Run a million calls against somebody else's API: within its limits, resumable, reversible.
 
     Every command takes --json. Exit codes: 0 done, 1 the job failed or has failed items, 2 bad usage or input,
-    3 a server cannot be reached, 130 interrupted.
+    3 a server cannot be reached, 4 a deadline cannot be met, 130 interrupted.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -10,7 +10,12 @@ from typing import Any
 
 import click
 
+from jobqueue.model import words
+
 _WIDEST_CELL = 60
+
+counted = words.counted
+duration = words.duration
 
 
 class OutputClosedError(Exception):
@@ -79,27 +84,6 @@ def cell(value: Any) -> str:
 def clean(text: str) -> str:
     """*text* without anything a terminal would obey: keys and messages come from files and from providers."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def duration(seconds: float) -> str:
-    """``0.4 s``, ``12 s``, ``2 min 13 s``, ``1 h 4 min``, ``3 d 2 h``."""
-    if 0.05 <= seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = max(0, round(seconds))
-    for unit, length, smaller, smaller_length in (
-        ("d", 86_400, "h", 3600),
-        ("h", 3600, "min", 60),
-        ("min", 60, "s", 1),
-    ):
-        if whole >= length:
-            rest = whole % length // smaller_length
-            return f"{whole // length:,} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{whole} s"
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 item``, ``2,500 items``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _as_json(value: Any) -> Any:

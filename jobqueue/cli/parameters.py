@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from jobqueue.errors import InvalidInputError
 from jobqueue.model.job import Priority
+from jobqueue.model.label import ConcurrencyLimit
 
 _UNITS_S = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _LONGEST_S = 10 * 366 * 86_400.0
 
 
@@ -32,6 +35,30 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]
         seconds = sum(float(number) * _UNITS_S[unit] for number, unit in pieces)
         if seconds > _LONGEST_S:
             self.fail(f"{value!r} is longer than ten years.", param, ctx)
+        return seconds
+
+
+class DeadlineType(DurationType):
+    """A duration from now, or an instant like ``2026-12-24T18:00+01:00``, as seconds from now.
+
+    An instant without an offset is in this machine's time zone.
+    """
+
+    name = "deadline"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds from now."""
+        text = str(value).strip()
+        if not _DATE.match(text):
+            seconds = super().convert(value, param, ctx)
+        else:
+            try:
+                at = datetime.fromisoformat(text).astimezone()
+            except ValueError:
+                self.fail(f"{value!r} is no instant. Write it like 2026-12-24T18:00+01:00, or 2h.", param, ctx)
+            seconds = (at - datetime.now(UTC)).total_seconds()
+        if seconds <= 0:
+            self.fail(f"{value!r} has passed already.", param, ctx)
         return seconds
 
 
@@ -75,7 +102,28 @@ class SizesType(click.ParamType):  # type: ignore[type-arg]
         return operation.strip(), smallest, optimal, largest
 
 
+class ConcurrencyType(click.ParamType):  # type: ignore[type-arg]
+    """``LABEL=CAPACITY``, such as ``rechunk:{account}=1``; the label may hold ``=`` itself."""
+
+    name = "concurrency"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ConcurrencyLimit:
+        """The limit."""
+        if isinstance(value, ConcurrencyLimit):
+            return value
+        label, equals, capacity = str(value).rpartition("=")
+        capacity = capacity.strip()
+        if not equals or not (capacity.isascii() and capacity.isdecimal()):
+            self.fail(f"{value!r} is not LABEL=N, such as 'rechunk:{{account}}=1'.", param, ctx)
+        try:
+            return ConcurrencyLimit(label.strip(), int(capacity[:9]))
+        except InvalidInputError as error:
+            self.fail(f"{error}", param, ctx)
+
+
+CONCURRENCY = ConcurrencyType()
 DURATION = DurationType()
+DEADLINE = DeadlineType()
 PRIORITY = PriorityType()
 SIZES = SizesType()
 

@@ -4,42 +4,47 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import redis
 import structlog
 from rq.timeouts import BaseTimeoutException
 
-from jobqueue.delivery import queues
+from jobqueue.delivery import queues, refusals
+from jobqueue.delivery.dispatch import dispatch
 from jobqueue.delivery.horse import WorkerSignals, current_rq_id
 from jobqueue.delivery.log import configure_logging
 from jobqueue.delivery.timer import Timer
-from jobqueue.engine import control, registry, sweep
+from jobqueue.engine import control, labels, registry, sweep
 from jobqueue.engine.context import as_request, job_context
+from jobqueue.engine.departure import SliceReport
 from jobqueue.engine.history import PostgresHistory
 from jobqueue.engine.process import this_holder
 from jobqueue.engine.slice import HungCallError, Slice
 from jobqueue.engine.tools import Signals, Tools
 from jobqueue.engine.workers import worker_config
-from jobqueue.errors import InvalidTransitionError, NotFoundError, ServerUnavailableError, UsageError
+from jobqueue.errors import (
+    ConcurrencyLimitExceededError,
+    InvalidTransitionError,
+    NotFoundError,
+    ServerUnavailableError,
+    UsageError,
+)
 from jobqueue.model.job import ACTIVE, Job, JobStatus
 from jobqueue.model.worker import WorkerConfig
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.settings import Settings
 from jobqueue.store import cleanup, due, jobs
+from jobqueue.store.checkpoints import Holder
 from jobqueue.store.database import Database
 
 log = structlog.get_logger("jobqueue.entry")
 
 _EXIT_TIMEOUT = 70
 _EXIT_HUNG = 71
-_REFUSED_KEY = "jobqueue:refused:{job_id}"
-
-REFUSED_FOR_S = 3600
-"""How long a job whose type, provider or operation no worker here knows is left to others before it fails."""
-
 
 _configured: list[WorkerConfig] = []
 
@@ -79,7 +84,10 @@ def _run(settings: Settings, database: Database, job_id: int) -> dict[str, Any]:
     config = _configured[0] if _configured else worker_config(settings)
     if config.job_types and job.type not in config.job_types:
         due.hint_again_soon(database, job_id)
-        return {"job_id": job_id, "reason": f"this worker takes no {job.type} jobs"}
+        reason = f"this worker takes no {job.type} jobs"
+        with suppress(ServerUnavailableError):
+            refusals.note_passed(queues.connect(settings.redis_url), job_id, reason)
+        return {"job_id": job_id, "reason": reason}
     if config.max_run_s is not None and time.time() - job.created_at.timestamp() > config.max_run_s:
         sweep.fail_overdue(database, job_id)
         return {"job_id": job_id, "reason": "the job took longer than this worker lets it"}
@@ -93,12 +101,17 @@ def _run(settings: Settings, database: Database, job_id: int) -> dict[str, Any]:
     sweep.end_leases_of_dead_processes(database)
     timer.guard()
     try:
-        report = _slice(settings, database, job, timer, config)
+        report = _guarded_slice(settings, database, connection, job, timer, config)
     except UsageError as error:
         control.fail(database, job_id, reason=str(error), fingerprint=f"configuration: {type(error).__name__}")
         return {"job_id": job_id, "reason": str(error)}
+    except ConcurrencyLimitExceededError as error:
+        log.warning("job failed", job=job_id, reason=str(error))
+        with suppress(InvalidTransitionError):  # it ended meanwhile
+            control.fail(database, job_id, reason=str(error), fingerprint=f"{type(error).__name__}: {error.label}")
+        return {"job_id": job_id, "reason": str(error)}
     try:
-        connection.delete(_REFUSED_KEY.format(job_id=job_id))
+        refusals.forget(connection, job_id)
         timer.pass_on(longest_s=settings.slice_s, reason=str(report["reason"]))
     except (ServerUnavailableError, redis.exceptions.RedisError) as error:
         log.warning("nobody was told; the sweep will", job=job_id, error=str(error))
@@ -126,34 +139,73 @@ def _refuse(database: Database, connection: redis.Redis, job: Job, missing: Usag
     night without any worker counts. Without Redis it begins anew.
     """
     log.warning("this worker cannot take the job", job=job.id, reason=str(missing))
-    key = _REFUSED_KEY.format(job_id=job.id)
-    with queues.translated():
-        connection.set(key, b"1", nx=True, ex=2 * REFUSED_FOR_S)
-        refused_for_s = 2 * REFUSED_FOR_S - int(connection.ttl(key))
-    if refused_for_s < REFUSED_FOR_S:
+    if refusals.note(connection, job.id, str(missing)) < refusals.REFUSED_FOR_S:
         due.hint_again_soon(database, job.id)
         return {"job_id": job.id, "reason": f"this worker cannot take it: {missing}"}
-    reason = f"no worker could take it for {REFUSED_FOR_S // 60} minutes: {missing}"
+    reason = f"no worker could take it for {refusals.REFUSED_FOR_S // 60} minutes: {missing}"
     with suppress(InvalidTransitionError):  # it ended meanwhile
         control.fail(database, job.id, reason=reason, fingerprint=f"configuration: {type(missing).__name__}")
-    with queues.translated():
-        connection.delete(key)
+    refusals.forget(connection, job.id)
     return {"job_id": job.id, "reason": reason}
 
 
-def _slice(settings: Settings, database: Database, job: Job, signals: Signals, config: WorkerConfig) -> dict[str, Any]:
+def _guarded_slice(
+    settings: Settings, database: Database, connection: redis.Redis, job: Job, signals: Signals, config: WorkerConfig
+) -> dict[str, Any]:
+    """A slice with a permit of the job's concurrency label; at once, where the job bears none."""
+    name = current_rq_id()
+    # RQ runs a spare hint again under its old id: two holders of one name could not be told apart.
+    holder = this_holder(queues.rq_id("slice", job.id) if not name or queues.is_spare(name) else name)
+    label = labels.label_of(job)
+    if label is None:
+        return _slice(settings, database, job, holder, signals, config, None)
+    # A lease and a permit are renewed together.
+    label = replace(label, expiry_s=max(label.expiry_s, config.lease_s))
+    permit = labels.enter(database, label, job, holder)
+    if isinstance(permit, labels.Idle):
+        return asdict(SliceReport(job.id, "nothing is due"))
+    if isinstance(permit, labels.Waiting):
+        _hint_at(database, connection, permit.called)
+        return asdict(SliceReport(job.id, permit.reason))
+    _hint_at(database, connection, permit.called)
+    try:
+        report = _slice(settings, database, job, holder, signals, config, permit)
+    except (BaseTimeoutException, HungCallError):
+        raise  # a request may hang on the wire: the permit ends with this process, which ends now
+    except BaseException:
+        _hint_at(database, connection, permit.leave(database))
+        raise
+    _hint_at(database, connection, permit.leave(database))
+    return report
+
+
+def _hint_at(database: Database, connection: redis.Redis, called: Iterable[int]) -> None:
+    """Tell the workers of jobs that may come in; where that fails, the sweep does."""
+    with suppress(ServerUnavailableError, redis.exceptions.RedisError):
+        for job_id in called:
+            dispatch(database, connection, job_id=job_id, count=1)
+
+
+def _slice(
+    settings: Settings,
+    database: Database,
+    job: Job,
+    holder: Holder,
+    signals: Signals,
+    config: WorkerConfig,
+    permit: labels.Permit | None,
+) -> dict[str, Any]:
     context = job_context(database, settings, job)
     limiter = Limiter(settings.redis_url, {job.provider: context.limits}, PostgresHistory(database))
-    name = current_rq_id()
     try:
         tools = Tools(
             database=database,
             heartbeat_database=Database(settings.database_url, name="jobqueue-heartbeat"),
             limiter=limiter,
-            # RQ runs a spare hint again under its old id: two holders of one name could not be told apart.
-            holder=this_holder(queues.rq_id("slice", job.id) if not name or queues.is_spare(name) else name),
+            holder=holder,
             signals=signals,
             config=config,
+            permit=permit,
         )
         report = Slice(context, tools).run()
     finally:

@@ -11,17 +11,20 @@ from rq import Queue, Worker
 
 from jobqueue.delivery import entry, queues
 from jobqueue.delivery.dispatch import dispatch
+from jobqueue.delivery.explaining import Explaining
 from jobqueue.delivery.forgery import SliceJob
 from jobqueue.delivery.horse import describe_worker
 from jobqueue.engine import control, enqueue, registry
 from jobqueue.engine.enqueue import Enqueued
 from jobqueue.engine.history import PostgresHistory
 from jobqueue.engine.intake import RowSource
-from jobqueue.engine.limits import LimitsView, change_limits, view_limits
+from jobqueue.engine.limits import LimitsChanged, LimitsView, change_limits, remove_limits, view_limits
 from jobqueue.engine.progress import job_progress
 from jobqueue.errors import InvalidInputError, ServerUnavailableError
 from jobqueue.model.item import ItemStatus
 from jobqueue.model.job import Job, JobRequest, JobStatus, Priority
+from jobqueue.model.limit import Scope
+from jobqueue.model.limit_change import LimitsChange, level_named
 from jobqueue.model.progress import JobProgress
 from jobqueue.model.worker import WorkerConfig
 from jobqueue.ratelimit.limiter import Limiter
@@ -42,7 +45,7 @@ class Page:
     next: str
 
 
-class JobQueue:
+class JobQueue(Explaining):
     """Everything a program or a person does with jobs.
 
     One instance belongs to one thread. It opens its connections when they are first needed.
@@ -59,7 +62,7 @@ class JobQueue:
         self.settings = settings
         self._database = Database(settings.database_url, name="jobqueue-client")
         self._connection = queues.connect(settings.redis_url)
-        self._limiters: dict[str, Limiter] = {}
+        self._limiters: dict[str, tuple[int, Limiter]] = {}  # with the version of their limits
         self._is_checked = False
 
     def __enter__(self) -> JobQueue:
@@ -74,23 +77,31 @@ class JobQueue:
         """Close all connections."""
         self._database.close()
         self._connection.close()
-        for limiter in self._limiters.values():
+        for _, limiter in self._limiters.values():
             limiter.close()
         self._limiters.clear()
 
     # --- jobs ---
 
-    def enqueue_job(self, request: JobRequest, source: RowSource, *, skip_invalid: bool = False) -> Enqueued:
+    def enqueue_job(
+        self, request: JobRequest, source: RowSource, *, skip_invalid: bool = False, deadline_s: float | None = None
+    ) -> Enqueued:
         """Check, read and store a job, then tell the workers.
 
+        Args:
+            deadline_s: Refuse the job when nine of ten like it would take longer than this, see `preflight_job`.
+
         Raises:
+            CannotMeetDeadlineError: It would; nothing was stored.
             InvalidInputError: Something about the request or an item is wrong; nothing was stored.
             ConflictError: An equal job exists, or the idempotency key was used for another.
             ServerUnavailableError: Postgres or Redis cannot be reached; nothing was stored.
         """
         self._check()
         enqueue.check_account(request, self.settings.provider_override(request.provider).account)
-        enqueued = enqueue.enqueue(self._database, request, source, skip_invalid=skip_invalid)
+        enqueued = enqueue.enqueue(
+            self._database, request, source, skip_invalid=skip_invalid, admit=self._admission(deadline_s)
+        )
         self._tell(enqueued.job_id)
         return enqueued
 
@@ -102,10 +113,12 @@ class JobQueue:
         owner: str = "",
         idempotency_key: str | None = None,
         max_run_s: float | None = None,
+        deadline_s: float | None = None,
     ) -> Enqueued:
         """Undo job *job_id*: whatever it changed is put back, latest change first. A running job is cancelled first.
 
         Raises:
+            CannotMeetDeadlineError: It would take longer than *deadline_s*; nothing was stored or cancelled.
             NotFoundError: There is no such job.
             InvalidInputError: Its operation cannot be undone.
             DuplicateJobError: It is being rolled back already.
@@ -118,6 +131,7 @@ class JobQueue:
             owner=owner,
             idempotency_key=idempotency_key,
             max_run_s=max_run_s,
+            admit=self._admission(deadline_s),
         )
         self._tell(enqueued.job_id)
         return enqueued
@@ -222,40 +236,77 @@ class JobQueue:
 
     # --- providers and limits ---
 
-    def limits(self, provider: str, account: str = "") -> LimitsView:
-        """Configured limits of a provider and how far they are used up."""
+    def limits(self, provider: str, account: str = "", operation: str = "") -> LimitsView:
+        """Configured limits of a provider and how far they are used up, by all or also by one account or operation."""
         self._check_migrated()
         limits.endpoint(self._database, provider)
-        return view_limits(self._database, self._limiter(provider), provider, account)
+        return view_limits(self._database, self._limiter(provider), Scope(provider, account, operation))
 
     def set_limits(
         self,
         provider: str,
         *,
+        account: str = "",
+        operation: str = "",
+        account_level: bool = False,
         windows: str | None = None,
         unit_windows: str | None = None,
+        mode: str | None = None,
         max_concurrency: int | None = None,
-        account_level: bool = False,
+        cooldown_s: float | None = None,
+        breaker: Mapping[str, Any] | str | None = None,
+        learned_floor: int | None = None,
+        backoff: Mapping[str, Mapping[str, Any] | None] | None = None,
         batch: tuple[str, int, int, int] | None = None,
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """Change limits; the configuration before and after. Workers follow with their next slice.
+        is_dry_run: bool = False,
+    ) -> LimitsChanged:
+        """Change limits; what is not given stays. Workers follow within their next request, parked parts at once.
 
         Args:
+            account: An account, or a site, to get limits of its own; they begin as the default for accounts.
+            operation: An operation to get limits of its own, beside those of the provider.
+            account_level: Change the default for accounts. Without any of the three the provider's limits are changed.
+            windows: See `LimitsChange` for this and what follows.
             batch: Operation (``*`` for all), smallest, optimal and largest batch size.
+            is_dry_run: Check and compare, store nothing.
+
+        Raises:
+            ConfigurationError: A value is out of range or cannot be read; nothing was stored.
+            InvalidInputError: Nothing is to be changed, a name is unknown, or more than one level is named.
         """
         self._check_migrated()
         limits.endpoint(self._database, provider)
-        change = change_limits(
-            self._database,
-            provider,
+        kind, name = level_named(account, operation, account_level)
+        change = LimitsChange(
+            kind,
+            name,
             windows=windows,
             unit_windows=unit_windows,
+            mode=mode,
             max_concurrency=max_concurrency,
-            account_level=account_level,
-            batch=batch,
+            cooldown_s=cooldown_s,
+            breaker=breaker,
+            learned_floor=learned_floor,
+            backoff=backoff or {},
         )
-        self._limiters.pop(provider, None)
-        return change
+        changed = change_limits(self._database, provider, change, batch=batch, is_dry_run=is_dry_run)
+        if changed.version is not None:
+            self._tell()
+        return changed
+
+    def remove_limits(self, provider: str, *, account: str = "", operation: str = "") -> LimitsChanged:
+        """Drop the limits that an account or an operation has of its own; workers follow as with `set_limits`.
+
+        Raises:
+            NotFoundError: It has none.
+            InvalidInputError: Neither is named, or both are.
+        """
+        self._check_migrated()
+        limits.endpoint(self._database, provider)
+        kind, name = level_named(account, operation)
+        removed = remove_limits(self._database, provider, kind, name)
+        self._tell()
+        return removed
 
     def providers(self) -> list[dict[str, Any]]:
         """Configured providers: name, base_url, token_url."""
@@ -314,14 +365,17 @@ class JobQueue:
         return migrate(self.settings.database_url)
 
     def _limiter(self, provider: str) -> Limiter:
-        if provider not in self._limiters:
+        version, limiter = self._limiters.get(provider, (-1, None))
+        if limiter is None or version != limits.config_version(self._database, provider):
+            if limiter is not None:
+                limiter.close()
             config = limits.provider_limits(self._database, provider)
-            history = PostgresHistory(self._database)
-            self._limiters[provider] = Limiter(self.settings.redis_url, {provider: config}, history)
-        return self._limiters[provider]
+            limiter = Limiter(self.settings.redis_url, {provider: config}, PostgresHistory(self._database))
+            self._limiters[provider] = config.version, limiter
+        return limiter
 
-    def _tell(self, job_id: int) -> None:
-        """Hint at a stored job; Redis going away now costs a few seconds, not the job."""
+    def _tell(self, job_id: int | None = None) -> None:
+        """Hint at what is due, of one job or of all; Redis going away now costs a few seconds, not the job."""
         try:
             dispatch(self._database, self._connection, job_id=job_id)
         except ServerUnavailableError:

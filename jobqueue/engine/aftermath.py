@@ -15,6 +15,7 @@ from jobqueue.engine.masking import masked
 from jobqueue.engine.part import HeldPart, Repeat
 from jobqueue.engine.recorder import Draft
 from jobqueue.handler import Call, Effect, Reading
+from jobqueue.model.backoff import ErrorKind
 from jobqueue.model.failure import Facts, FailItems, RepeatLater, SplitBatch, consequence
 from jobqueue.model.item import Item, ItemError, ItemOutcome, ItemStatus
 from jobqueue.model.poison import Verdict, judge
@@ -34,6 +35,7 @@ class Aftermath:
         self._context = context
         self._config = config
         self._random = random
+        self._backoff = context.limits.backoff
 
     def answered(self, part: HeldPart, answer: Answer, call: Call, draft: Draft) -> bool:
         """Judge *answer*; True when its batch is closed, False when its next request follows."""
@@ -119,9 +121,10 @@ class Aftermath:
                 terminal.append((item, outcome))
                 continue
             error = outcome.error or ItemError("retrying", "the provider asked to try again")
-            delay_s = self._config.retry.delay_s(flight.attempt, self._random)
+            policy = self._backoff.get(ErrorKind.ITEM, self._config.retry)
+            delay_s = policy.delay_s(flight.attempt, self._random)
             if delay_s is None:
-                words = f"{error.message} (attempt {flight.attempt} of {self._config.retry.max_attempts})"
+                words = f"{error.message} (attempt {flight.attempt} of {policy.max_attempts})"
                 terminal.append((item, ItemOutcome.failed(error.code, words)))
                 continue
             draft.retry(flight, item, error, due_in_s=delay_s)
@@ -140,7 +143,7 @@ class Aftermath:
             is_in_doubt=flight.is_effect_in_doubt,
         )
         words = self._words(error)
-        match consequence(error, facts, self._config, self._random):
+        match consequence(error, facts, self._config, self._random, self._backoff):
             case RepeatLater() as later:
                 if later.is_failure and flight.failures:
                     flight.failures += 1

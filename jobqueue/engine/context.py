@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from jobqueue.engine import registry
 from jobqueue.errors import ConfigurationError
-from jobqueue.handler import Endpoint, JobHandler, Operation, Provider
+from jobqueue.handler import Endpoint, JobHandler, Operation, Provider, header_format
 from jobqueue.model.batching import BatchConfig
 from jobqueue.model.job import Job, JobRequest
 from jobqueue.model.limit import ProviderLimits, Scope
+from jobqueue.model.quota import HeaderFormat
 from jobqueue.model.worker import LONGEST_EFFECT_S
+from jobqueue.notes import AnswerNotes
 from jobqueue.settings import Settings
 from jobqueue.store import limits
 from jobqueue.store.database import Database
@@ -18,7 +20,7 @@ from jobqueue.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """A job with its handler, operation, endpoint, limits and batch sizes."""
+    """A job with its handler, operation, endpoint, limits, batch sizes and the form of its provider's headers."""
 
     job: Job
     handler: JobHandler
@@ -28,6 +30,11 @@ class JobContext:
     scope: Scope
     limits: ProviderLimits
     sizes: BatchConfig
+    header_format: HeaderFormat = field(default_factory=HeaderFormat)
+
+    def notes(self) -> AnswerNotes:
+        """Where one request's answer leaves its headers."""
+        return AnswerNotes(self.header_format)
 
 
 def job_context(database: Database, settings: Settings, job: Job) -> JobContext:
@@ -57,9 +64,10 @@ def job_context(database: Database, settings: Settings, job: Job) -> JobContext:
         provider=provider,
         operation=operation,
         endpoint=endpoint(database, settings, job.provider, job.account),
-        scope=Scope(job.provider, job.account),
+        scope=Scope(job.provider, job.account, operation.name),
         limits=limits.provider_limits(database, job.provider),
         sizes=sizes,
+        header_format=header_format(provider),
     )
 
 

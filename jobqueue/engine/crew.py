@@ -10,16 +10,26 @@ from typing import Any
 
 from jobqueue.engine.flight import Flight, Step
 from jobqueue.handler import Call, JobHandler
+from jobqueue.model.quota import QuotaReport
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one request: a value, or the error the handler raised."""
+    """What came of one request: a value, or the error the handler raised.
+
+    Attributes:
+        reports: What the answer said of the provider's quotas.
+        malformed_headers: Its rate-limit fields that meant nothing.
+        answered_at_s: When it was there, on `time.monotonic`'s clock: the main thread may look later.
+    """
 
     flight: Flight
     value: Any
     error: BaseException | None
     latency_s: float
+    reports: tuple[QuotaReport, ...] = ()
+    malformed_headers: int = 0
+    answered_at_s: float | None = None
 
 
 class Crew:
@@ -48,7 +58,9 @@ class Crew:
                     value = self._handler.apply(call)
         except BaseException as error:
             failure = error
-        self._answers.put(Answer(flight, value, failure, time.monotonic() - started_s))
+        ended_s = time.monotonic()
+        notes = call.notes
+        self._answers.put(Answer(flight, value, failure, ended_s - started_s, notes.reports, notes.malformed, ended_s))
 
     def answers(self, timeout_s: float) -> list[Answer]:
         """All answers that are there; waits up to *timeout_s* for the first."""

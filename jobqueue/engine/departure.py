@@ -10,8 +10,11 @@ from jobqueue.errors import InvalidTransitionError
 from jobqueue.model.job import JobEvent, JobStatus
 from jobqueue.model.limit import Denied
 from jobqueue.model.pace import Leave
-from jobqueue.store import checkpoints, jobs
+from jobqueue.store import checkpoints, due, jobs
 from jobqueue.store.database import Database
+
+LEAD_S = 0.5
+"""A parked part falls due so much before its limit lifts: a process has to start until then. A slice waits longer."""
 
 
 @dataclass(slots=True)
@@ -57,10 +60,14 @@ class Departure:
             due_in_s = 0.0 if part.can_send(now_s) or ready_at_s is None else max(0.0, ready_at_s - now_s)
             reason = "waiting for the next attempt" if due_in_s else ""
             if leave.park_s and denial is not None:
-                due_in_s = max(due_in_s, leave.park_s)
+                due_in_s = max(due_in_s, leave.park_s - LEAD_S)
                 reason = f"waiting for {denial.constraint}"
             rows.append(_row(part, due_in_s=due_in_s, reason=reason, is_finished=False))
         released = checkpoints.release(self._database, self._job_id, rows)
+        if leave.park_s and denial is not None:
+            # Else each of them would cost a process that learns the same.
+            park_s = leave.park_s - LEAD_S
+            due.park_idle(self._database, self._job_id, due_in_s=park_s, reason=f"waiting for {denial.constraint}")
         report.lost += len(parts) - len(released)
 
     def pause(self, reason: str) -> bool:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
 from jobqueue.engine import registry
 from jobqueue.engine.intake import RowSource
-from jobqueue.engine.spool import SkippedRow, take_in
+from jobqueue.engine.labels import label_of
+from jobqueue.engine.preflight import Work
+from jobqueue.engine.spool import SkippedRow, Spooled, take_in
 from jobqueue.errors import InvalidInputError, InvalidTransitionError
 from jobqueue.handler import Operation
 from jobqueue.model.job import ACTIVE, Job, JobEvent, JobRequest, JobType, Priority
+from jobqueue.model.label import ConcurrencyLimit
+from jobqueue.model.limit import Scope
 from jobqueue.model.parting import part_ranges, part_size
-from jobqueue.store import jobs, limits
+from jobqueue.store import jobs, limits, rollbacks
 from jobqueue.store.database import Database
 
 _LONGEST_TEXT = 200
 _MOST_OPTIONS = 50
+_LARGEST_JOB_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +49,14 @@ class Enqueued:
     description: str = ""
 
 
-def enqueue(database: Database, request: JobRequest, source: RowSource, *, skip_invalid: bool = False) -> Enqueued:
-    """Check, read and store a job.
+@contextmanager
+def prepared(
+    database: Database, request: JobRequest, source: RowSource, *, skip_invalid: bool
+) -> Iterator[tuple[Work, Spooled]]:
+    """Check *request* and read all of *source*; the items are at hand until the context ends, and nothing is stored.
 
     Raises:
-        InvalidInputError: Something about the request or an item is wrong; nothing was stored.
-        ConflictError: An equal job exists, or the idempotency key was used for another.
+        InvalidInputError: Something about the request or an item is wrong.
     """
     if request.type == JobType.ROLLBACK:
         raise InvalidInputError("a rollback takes no items.", remedy="Give the id of the job to undo.", field="type")
@@ -58,10 +66,43 @@ def enqueue(database: Database, request: JobRequest, source: RowSource, *, skip_
     limits.endpoint(database, request.provider)
     operation = handler.operation(request, provider)
     _check_options(request, operation)
+    Scope(request.provider, request.account, operation.name)  # what its intents will be counted under can be named
+    _check_label(replace(request, operation=operation.name), getattr(handler, "concurrency", None))
     sizes = limits.batch_config(database, request.provider, operation.name, largest=operation.max_size)
     with take_in(source, handler=handler, request=request, operation=operation, skip_invalid=skip_invalid) as spooled:
-        size = part_size(spooled.item_count, optimal_size=sizes.optimal_size, is_ordered=operation.is_ordered)
-        request = replace(request, operation=operation.name)
+        work = Work(
+            replace(request, operation=operation.name),
+            operation,
+            sizes,
+            item_count=spooled.item_count,
+            duplicate_count=spooled.duplicate_count,
+            skipped_count=spooled.skipped_count,
+        )
+        yield work, spooled
+
+
+def enqueue(
+    database: Database,
+    request: JobRequest,
+    source: RowSource,
+    *,
+    skip_invalid: bool = False,
+    admit: Callable[[Work], None] | None = None,
+) -> Enqueued:
+    """Check, read and store a job.
+
+    Args:
+        admit: Called with what would be stored; what it raises leaves nothing stored.
+
+    Raises:
+        InvalidInputError: Something about the request or an item is wrong; nothing was stored.
+        ConflictError: An equal job exists, or the idempotency key was used for another.
+    """
+    with prepared(database, request, source, skip_invalid=skip_invalid) as (work, spooled):
+        if admit is not None:
+            admit(work)
+        request = work.request
+        size = part_size(spooled.item_count, optimal_size=work.sizes.optimal_size, is_ordered=work.operation.is_ordered)
         new = jobs.NewJob(
             request=request,
             payload_digest=payload_digest(request, spooled.items_digest),
@@ -94,6 +135,20 @@ def payload_digest(request: JobRequest, items_digest: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def check_name(field: str, text: str) -> None:
+    """Bound one text that is stored and shown.
+
+    Raises:
+        InvalidInputError: It is too long or holds control characters.
+    """
+    if len(text) > _LONGEST_TEXT or any(not char.isprintable() for char in text):
+        raise InvalidInputError(
+            f"{field} {text[:40]!r} is too long or holds control characters.",
+            remedy=f"Use at most {_LONGEST_TEXT} printable characters.",
+            field=field,
+        )
+
+
 def check_texts(request: JobRequest) -> None:
     """Bound what is stored and shown.
 
@@ -106,12 +161,7 @@ def check_texts(request: JobRequest) -> None:
         "idempotency_key": request.idempotency_key or "",
     }
     for name, text in texts.items():
-        if len(text) > _LONGEST_TEXT or any(not char.isprintable() for char in text):
-            raise InvalidInputError(
-                f"{name} {text[:40]!r} is too long or holds control characters.",
-                remedy=f"Use at most {_LONGEST_TEXT} printable characters.",
-                field=name,
-            )
+        check_name(name, text)
     if request.max_run_s is not None and not 0 < request.max_run_s <= 366 * 86_400:
         raise InvalidInputError(
             f"max_run_s {request.max_run_s} is out of range.",
@@ -160,6 +210,17 @@ def _check_options(request: JobRequest, operation: Operation) -> None:
             raise InvalidInputError(f"option {name!r} is unknown.", remedy=hint, field=name)
 
 
+def _check_label(request: JobRequest, declared: ConcurrencyLimit | None) -> None:
+    """Make the label the job will bear, with the longest id it could get.
+
+    Raises:
+        InvalidInputError: It cannot be made.
+    """
+    limit = declared if request.concurrency is None else request.concurrency
+    if limit is not None:
+        limit.label(request.label_values(_LARGEST_JOB_ID))
+
+
 def enqueue_rollback(
     database: Database,
     job_id: int,
@@ -168,34 +229,30 @@ def enqueue_rollback(
     owner: str = "",
     idempotency_key: str | None = None,
     max_run_s: float | None = None,
+    admit: Callable[[Work], None] | None = None,
 ) -> Enqueued:
     """Store a job that undoes job *job_id*; a job that still runs is cancelled first.
 
     It is planned by a worker once nothing of the undone job can be on the wire any more.
 
+    Args:
+        admit: As in `enqueue`; the undone job is not cancelled either when it raises.
+
     Raises:
         NotFoundError: There is no such job.
-        InvalidInputError: Its operation cannot be undone.
+        InvalidInputError: Its operation cannot be undone, or its type is not installed here.
         DuplicateJobError: A rollback of it is still active.
         InvalidTransitionError: It is being cleaned up.
     """
     source = jobs.get(database, job_id)
-    undo = _undo_operation(source)
-    if source.status in ACTIVE:
-        _cancel(database, source)
-    request = JobRequest(
-        type=JobType.ROLLBACK,
-        provider=source.provider,
-        account=source.account,
-        operation=undo,
-        priority=source.priority if priority is None else priority,
-        options={name: value for name, value in source.options.items() if name != "batch_size"},
-        owner=owner,
-        idempotency_key=idempotency_key,
-        is_unique=True,
-        max_run_s=max_run_s,
+    request = replace(
+        _undo_request(source, priority), owner=owner, idempotency_key=idempotency_key, max_run_s=max_run_s
     )
     check_texts(request)
+    if admit is not None:
+        admit(_undo_work(database, source, request))
+    if source.status in ACTIVE:
+        _cancel(database, source)
     new = jobs.NewJob(
         request=request,
         payload_digest=payload_digest(request, f"rollback of {job_id}"),
@@ -207,7 +264,39 @@ def enqueue_rollback(
         jobs.lock(database, job_id)
         jobs.refuse_expiring(database, job_id)
         rollback_id, is_new = jobs.create(database, new, (), ())
-    return Enqueued(rollback_id, is_new, 0, description=f"rollback of job {job_id} · {source.provider} · {undo}")
+    words = f"rollback of job {job_id} · {source.provider} · {request.operation}"
+    return Enqueued(rollback_id, is_new, 0, description=words)
+
+
+def prepared_rollback(database: Database, job_id: int, *, priority: Priority | None = None) -> Work:
+    """What a rollback of job *job_id* would be now; a job that still runs may have more to undo later.
+
+    Raises: as `enqueue_rollback`.
+    """
+    source = jobs.get(database, job_id)
+    return _undo_work(database, source, _undo_request(source, priority))
+
+
+def _undo_request(source: Job, priority: Priority | None) -> JobRequest:
+    label = label_of(source)
+    return JobRequest(
+        type=JobType.ROLLBACK,
+        provider=source.provider,
+        account=source.account,
+        operation=_undo_operation(source),
+        priority=source.priority if priority is None else priority,
+        options={name: value for name, value in source.options.items() if name != "batch_size"},
+        is_unique=True,
+        # What excluded the effect excludes its undoing; an undo waits as long as it takes.
+        concurrency=None if label is None else replace(label, max_sleep_s=None).as_limit(),
+    )
+
+
+def _undo_work(database: Database, source: Job, request: JobRequest) -> Work:
+    """As many items as the plan would have now."""
+    operation = registry.handler(request.type).operation(request, registry.provider(request.provider))
+    sizes = limits.batch_config(database, request.provider, operation.name, largest=operation.max_size)
+    return Work(request, operation, sizes, item_count=sum(rollbacks.undo_counts(database, source.id)[1:]))
 
 
 def _undo_operation(source: Job) -> str:

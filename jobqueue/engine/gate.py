@@ -14,7 +14,7 @@ from jobqueue.model.batching import pick_batch_size
 from jobqueue.model.limit import DenialReason, Denied, Granted, Slot, SlotResult
 from jobqueue.ratelimit.feedback import result_of
 from jobqueue.ratelimit.limiter import Limiter
-from jobqueue.store import limits
+from jobqueue.store import due, limits
 from jobqueue.store.database import Database
 
 log = structlog.get_logger("jobqueue.gate")
@@ -32,6 +32,7 @@ class Gate:
         granted_at_s: When it was asked for; its slots end by themselves `limits.LONGEST_REQUEST_S` later.
         denial: The latest refusal, until something is granted again.
         is_down: Whether Redis went away.
+        is_outdated: Whether the limits were changed since this slice read them.
     """
 
     def __init__(self, context: JobContext, limiter: Limiter, database: Database, clock: Callable[[], float]) -> None:
@@ -39,6 +40,7 @@ class Gate:
         self.granted_at_s = 0.0
         self.denial: Denied | None = None
         self.is_down = False
+        self.is_outdated = False
         self._context = context
         self._limiter = limiter
         self._database = database
@@ -75,15 +77,17 @@ class Gate:
     def admit(self, flights: list[Flight]) -> list[Flight]:
         """Those leading *flights* that got a slot for each request they may make."""
         self.settle()
-        if self.is_down or not flights:
+        if self.is_down or self.is_outdated or not flights:
             return []
         operation = self._context.operation
         for flight in flights:
             flight.is_paired = self._has_room_for_pairs
         looks, effects = sum(flight.has_look for flight in flights), sum(flight.has_effect for flight in flights)
+        # A look without its effect is of no use, so nothing is taken that would have to be given back.
+        group = min(flight.most_requests for flight in flights)
         try:
             if operation.cost_units == operation.observe_cost_units:
-                effect_pool = look_pool = self._reserve(looks + effects, operation.cost_units)
+                effect_pool = look_pool = self._reserve(looks + effects, operation.cost_units, group=group)
             else:
                 # Looks first: they are the cheaper ones, and effects would leave nothing for them.
                 look_pool = self._reserve(looks, operation.observe_cost_units) if looks else []
@@ -102,10 +106,10 @@ class Gate:
         if left and not admitted and len(flights) > 1:
             return self.admit(flights[:1])  # what the looks of many took may do for one and its effect
         if left and len(admitted) < len(flights):
-            denial = self._explain(flights[len(admitted)])
-            if denial is not None and denial.reason is DenialReason.BREAKER and not admitted:
-                # A half-open breaker lets probes pass one by one: a look and its effect never fit together.
-                return self._admit_look(flights[0])
+            self._explain(flights[len(admitted)])
+        if not admitted and group > 1 and self.denial is not None and self.denial.reason is DenialReason.BREAKER:
+            # A half-open breaker lets probes pass one by one: a look and its effect may never fit together.
+            return self._admit_look(flights[0])
         if not admitted and not self.denied_for_s():
             self._denied_until_s = self._clock() + _PAUSE_S
         return admitted
@@ -118,10 +122,17 @@ class Gate:
         flight.slots = self._reserve(1, cost_units)
         return [flight] if flight.slots else []
 
-    def _reserve(self, want: int, cost_units: int) -> list[Slot]:
+    def _reserve(self, want: int, cost_units: int, *, group: int = 1) -> list[Slot]:
         asked_at_s = self._clock()
+        job = self._context.job
         decision = self._limiter.reserve(
-            self._context.scope, want=want, cost_units=cost_units, deadline_s=limits.LONGEST_REQUEST_S
+            self._context.scope,
+            want=want,
+            cost_units=cost_units,
+            deadline_s=limits.LONGEST_REQUEST_S,
+            group=group,
+            owner=str(job.id),
+            priority=job.priority,
         )
         if isinstance(decision, Granted):
             self.epoch = decision.epoch
@@ -134,6 +145,7 @@ class Gate:
 
     def _deny(self, denial: Denied) -> None:
         self.denial = denial
+        self.is_outdated = self.is_outdated or denial.reason is DenialReason.OUTDATED
         self._denied_until_s = self._clock() + denial.retry_after_s
 
     def _explain(self, flight: Flight) -> Denied | None:
@@ -158,7 +170,17 @@ class Gate:
             return
         slot = flight.slots.pop(0)
         operation = self._context.operation.name if flight.step is Step.APPLY else ""
-        self._results.append(result_of(slot, answer.error, latency_s=answer.latency_s, operation=operation))
+        self._results.append(
+            result_of(
+                slot,
+                answer.error,
+                latency_s=answer.latency_s,
+                operation=operation,
+                reports=answer.reports,
+                malformed_headers=answer.malformed_headers,
+                answered_at_s=answer.answered_at_s,
+            )
+        )
 
     def refused(self, epoch: int) -> None:
         """Intents could not be committed: the limiter's state they were granted from is older than *epoch*."""
@@ -184,6 +206,9 @@ class Gate:
         provider = self._context.scope.provider
         limits.save_cooldowns(self._database, provider, settled.cooldowns)
         limits.save_breakers(self._database, provider, settled.breakers)
+        limits.save_learned(self._database, provider, settled.learned)
+        # Their parts sleep until a time that has become too late.
+        due.wake_parked(self._database, provider, job_ids=[int(owner) for owner in settled.called])
 
 
 def _seat(flight: Flight, effects: list[Slot], looks: list[Slot]) -> bool:

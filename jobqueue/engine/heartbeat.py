@@ -1,4 +1,4 @@
-"""Renews a slice's leases, on its own thread and its own connection."""
+"""Renews a slice's leases and its permit, on its own thread and its own connection."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from jobqueue.engine.labels import Permit
 from jobqueue.errors import JobQueueError
 from jobqueue.store import checkpoints
 from jobqueue.store.database import Database
@@ -19,6 +20,7 @@ class Heartbeat:
     Args:
         database: A connection of its own; the thread opens and closes it.
         grace_s: How long past its deadline a request may still be under way.
+        permit: What the slice works under besides its leases, if anything: without it no part counts as ours.
     """
 
     def __init__(
@@ -30,7 +32,9 @@ class Heartbeat:
         interval_s: float,
         grace_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
+        permit: Permit | None = None,
     ) -> None:
+        self._permit = permit
         self._database = database
         self._job_id = job_id
         self._lease_s = lease_s
@@ -49,8 +53,11 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop renewing and wait for the thread."""
+        """Stop renewing and wait for the thread; the permit learns how long a request may still be under way."""
         self._stop.set()
+        if self._permit is not None:
+            with self._lock:
+                self._permit.busy_s = max((until - self._clock() for until in self._deadlines.values()), default=0.0)
         if self._thread.is_alive():
             self._thread.join(timeout=self._interval_s)
 
@@ -85,14 +92,17 @@ class Heartbeat:
     def remaining_s(self, part: int) -> float:
         """Seconds the part is certainly ours; 0 or less when it was lost."""
         with self._lock:
-            return self._ends_at_s.get(part, 0.0) - self._clock()
+            part_s = self._ends_at_s.get(part, 0.0) - self._clock()
+        return part_s if self._permit is None else min(part_s, self._permit.remaining_s())
 
     def renew(self, database: Database) -> None:
-        """Renew all leases over *database*, from the caller's thread.
+        """Renew the permit and all leases over *database*, from the caller's thread.
 
         Raises:
             ServerUnavailableError: Postgres cannot be reached; the leases run on.
         """
+        if self._permit is not None:
+            self._permit.renew(database)
         with self._lock:
             fences = dict(self._fences)
         if not fences:

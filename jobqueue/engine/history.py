@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jobqueue.model.limit import CircuitBreakerState, Cooldown
+from jobqueue.model.limit import CircuitBreakerState, Cooldown, LearnedLimit
 from jobqueue.ratelimit.history import SentRequests
 from jobqueue.store import limits
 from jobqueue.store.database import Database
@@ -35,3 +35,7 @@ class PostgresHistory:
     def breakers(self, provider: str) -> Iterable[CircuitBreakerState]:
         """Breakers that are not closed."""
         return limits.breakers(self._database, provider)
+
+    def learned(self, provider: str) -> Iterable[LearnedLimit]:
+        """Limits learned from throttles."""
+        return limits.learned(self._database, provider)

@@ -18,7 +18,8 @@ from jobqueue.engine.recorder import Draft
 from jobqueue.engine.tools import Tools
 from jobqueue.errors import ServerUnavailableError, UsageError
 from jobqueue.model.pace import Leave
-from jobqueue.store import checkpoints
+from jobqueue.store import checkpoints, due
+from jobqueue.store.limits import config_version
 
 log = structlog.get_logger("jobqueue.slice")
 
@@ -170,9 +171,16 @@ class Holding:
                 gate.settle()
                 parts = list(self.parts.values())
                 departure.give_up(parts, leave, gate.denial, self._clock(), self._report)
+                self._wake_if_limits_changed()
                 break
             except ServerUnavailableError:
                 if self._clock() > until_s:
                     break  # the leases have ended by themselves
                 time.sleep(_RECONNECT_EVERY_S)
         self.parts.clear()
+
+    def _wake_if_limits_changed(self) -> None:
+        """Who changed the limits woke what was parked; what was parked by the old ones after that would sleep on."""
+        limits, provider = self._context.limits, self._context.scope.provider
+        if config_version(self._db, provider) != limits.version:
+            due.wake_parked(self._db, provider, job_ids=[self._job_id])

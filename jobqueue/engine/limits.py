@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from jobqueue.errors import InvalidInputError
+from jobqueue.engine import registry
+from jobqueue.engine.enqueue import check_name
+from jobqueue.errors import InvalidInputError, UsageError
+from jobqueue.handler import Operation
 from jobqueue.model.batching import BatchConfig
-from jobqueue.model.limit import ProviderLimits, RateLimitConfig, RateLimitState, Scope, ScopeKind
+from jobqueue.model.limit import ProviderLimits, RateLimitState, Scope, ScopeKind
+from jobqueue.model.limit_change import LimitsChange, check_costs, check_operation, describe, difference
 from jobqueue.ratelimit.limiter import Limiter
-from jobqueue.store import limits
+from jobqueue.store import due, limits
 from jobqueue.store.database import Database
 
 
@@ -27,7 +31,20 @@ class LimitsView:
         return {
             "provider": self.configured.provider,
             "scope": state.scope.name,
-            "configured": {str(config.scope_kind): _config(config) for config in self.configured.configs},
+            "version": self.configured.version,
+            "configured": {
+                str(config.scope_kind): describe(config) for config in self.configured.configs if not config.scope_name
+            },
+            "overrides": [
+                {
+                    "level": level_scope(self.configured.provider, config.scope_kind, config.scope_name).name,
+                    "kind": str(config.scope_kind),
+                    "name": config.scope_name,
+                    "limits": describe(config),
+                }
+                for config in self.configured.configs
+                if config.scope_name
+            ],
             "in_flight": state.in_flight,
             "windows": [window.as_dict() for window in state.windows],
             "cooldowns": [
@@ -47,58 +64,143 @@ class LimitsView:
         }
 
 
-def view_limits(database: Database, limiter: Limiter, provider: str, account: str) -> LimitsView:
-    """Where the limits of *provider*, or of one account of it, stand.
+def view_limits(database: Database, limiter: Limiter, scope: Scope) -> LimitsView:
+    """Where the limits of *scope* stand, those of its provider included.
 
     Raises:
         ServerUnavailableError: Redis cannot be reached.
     """
-    return LimitsView(limits.provider_limits(database, provider), limiter.snapshot(Scope(provider, account)))
+    return LimitsView(limits.provider_limits(database, scope.provider), limiter.snapshot(scope))
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsChanged:
+    """What a change made of the limits of one level.
+
+    Attributes:
+        level: The provider's name, or with a ``:operation`` or ``/account`` whose limits these are.
+        before: What held for the level until now, as `describe` gives it.
+        after: What holds now.
+        version: The version of the provider's limits since; None when nothing was stored.
+    """
+
+    level: str
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    version: int | None
+
+    @property
+    def changed(self) -> dict[str, tuple[Any, Any]]:
+        """The values that differ, by dotted name."""
+        return difference(self.before, self.after)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            "level": self.level,
+            "before": dict(self.before),
+            "after": dict(self.after),
+            "changed": {name: {"before": old, "after": new} for name, (old, new) in self.changed.items()},
+            "version": self.version,
+        }
 
 
 def change_limits(
     database: Database,
     provider: str,
+    change: LimitsChange,
     *,
-    windows: str | None,
-    unit_windows: str | None,
-    max_concurrency: int | None,
-    account_level: bool,
-    batch: tuple[str, int, int, int] | None,
-) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Store what is given, leave the rest; the configuration of that level before and after.
+    batch: tuple[str, int, int, int] | None = None,
+    is_dry_run: bool = False,
+) -> LimitsChanged:
+    """Store what *change* gives and leave the rest; all of it is checked first, and all is stored or nothing.
+
+    Parts that wait for a limit of the provider fall due, and running slices end, so that all go on under the new ones.
+
+    Args:
+        batch: Operation (``*`` for all), smallest, optimal and largest batch size.
+        is_dry_run: Check and compare, store nothing.
 
     Raises:
         ConfigurationError: A value is out of range or cannot be read.
-        InvalidInputError: Nothing is to be changed.
+        InvalidInputError: Nothing is to be changed, or a name is none.
     """
-    given = {"windows": windows, "unit_windows": unit_windows, "max_concurrency": max_concurrency}
-    given = {name: value for name, value in given.items() if value is not None}
-    if not given and batch is None:
+    if change.is_empty and batch is None:
         raise InvalidInputError("nothing is to be changed.", remedy='Give for example --windows "100/minute".')
-    kind = ScopeKind.ACCOUNT if account_level else ScopeKind.PROVIDER
-    before = limits.provider_limits(database, provider).config(kind) or RateLimitConfig(scope_kind=kind)
-    changes: dict[str, Any] = given
-    after = replace(before, **changes)
-    if given:
-        limits.set_limits(database, after, provider, keeps_concurrency=max_concurrency is None)
-    shown_before, shown_after = _config(before), _config(after)
-    if batch is not None:
-        operation, smallest, optimal, largest = batch
-        sizes = BatchConfig(smallest, optimal, largest)
-        shown_before["batch"] = _sizes(limits.stored_batch_config(database, provider, operation))
-        limits.set_batch_config(database, provider, operation, sizes)
-        shown_after["batch"] = _sizes(sizes)
-    return shown_before, shown_after
+    level = level_scope(provider, change.kind, change.name)
+    operations = _operations(provider)
+    if change.kind is ScopeKind.OPERATION:
+        check_operation(change.name, operations, provider)
+    sizes = None if batch is None else BatchConfig(*batch[1:])
+    version = None
+    with limits.changing(database, provider):
+        stored = limits.provider_limits(database, provider)
+        config = change.applied(stored)
+        check_costs(config, {name: _dearest(operation) for name, operation in operations.items()})
+        before, after = describe(change.base(stored)), describe(config)
+        if batch is not None:
+            before["batch"] = _sizes(limits.stored_batch_config(database, provider, batch[0]))
+            after["batch"] = _sizes(sizes)
+        # An override that says the same as its default is a change: it stays when the default moves.
+        is_new = not change.is_empty and stored.config(change.kind, change.name) is None
+        if not is_dry_run and (is_new or before != after):
+            if not change.is_empty:
+                version = limits.set_limits(database, config, provider)
+            if batch is not None and sizes is not None:
+                version = limits.set_batch_config(database, provider, batch[0], sizes)
+    if version is not None:
+        due.wake_parked(database, provider)
+    return LimitsChanged(_level_name(level, change.kind), before, after, version)
 
 
-def _config(config: RateLimitConfig) -> dict[str, Any]:
-    return {
-        "windows": config.windows,
-        "unit_windows": config.unit_windows,
-        "mode": str(config.mode),
-        "max_concurrency": config.max_concurrency,
-    }
+def remove_limits(database: Database, provider: str, kind: ScopeKind, name: str) -> LimitsChanged:
+    """Drop the override of an account, site or operation; what holds instead is the default, or no limit.
+
+    Raises:
+        NotFoundError: It has none.
+        InvalidInputError: *name* is empty: defaults are changed, not dropped.
+    """
+    level = level_scope(provider, kind, name)
+    if not name:
+        raise InvalidInputError(
+            "only the limits of an account or an operation can be removed.",
+            remedy="Give --account NAME or --operation NAME.",
+            field="name",
+        )
+    with limits.changing(database, provider):
+        before = limits.provider_limits(database, provider).config(kind, name)
+        version = limits.remove_limits(database, provider, kind, name)
+        after = limits.provider_limits(database, provider).config(kind)
+    due.wake_parked(database, provider)
+    shown = {} if before is None else describe(before)
+    return LimitsChanged(_level_name(level, kind), shown, {} if after is None else describe(after), version)
+
+
+def level_scope(provider: str, kind: ScopeKind, name: str) -> Scope:
+    """What limits of that kind and name are counted under; the provider where they are a default.
+
+    Raises:
+        InvalidInputError: *name* is too long or holds what it may not.
+    """
+    check_name(str(kind), name)
+    return Scope(
+        provider, account=name if kind is ScopeKind.ACCOUNT else "", operation=name * (kind is ScopeKind.OPERATION)
+    )
+
+
+def _level_name(level: Scope, kind: ScopeKind) -> str:
+    return f"{level.name}/*" if kind is ScopeKind.ACCOUNT and not level.account else level.name
+
+
+def _operations(provider: str) -> Mapping[str, Operation]:
+    try:
+        return registry.provider(provider).operations
+    except UsageError:  # the package that brings it is installed with the workers, not here
+        return {}
+
+
+def _dearest(operation: Operation) -> int:
+    return max(operation.cost_units, operation.observe_cost_units if operation.is_observed else 0)
 
 
 def _sizes(config: BatchConfig | None) -> dict[str, int] | None:

@@ -9,7 +9,6 @@ from jobqueue.model.breaker import BreakerStatus
 from jobqueue.model.job import ACTIVE, Job, JobStatus
 from jobqueue.model.limit import RateLimitState, Scope
 from jobqueue.model.progress import JobProgress, estimate_s
-from jobqueue.model.window import parse_windows
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.store import jobs, limits
 from jobqueue.store.database import Database
@@ -55,7 +54,7 @@ def _limiter_state(limiter: Limiter | None, job: Job) -> RateLimitState | None:
     if limiter is None or job.status not in ACTIVE:
         return None
     try:
-        return limiter.snapshot(Scope(job.provider, job.account))
+        return limiter.snapshot(Scope(job.provider, job.account, job.operation))
     except JobQueueError:
         return None
 
@@ -84,7 +83,8 @@ def _eta_s(
     except JobQueueError:  # its handler is not installed here: say what the pace alone tells
         return waits_s + remaining / pace if pace else None
     sizes = limits.batch_config(database, job.provider, operation.name, largest=operation.max_size)
-    windows = [(window.limit, window.length_s) for level in config.configs for window in parse_windows(level.windows)]
+    levels = config.limits_for(Scope(job.provider, job.account, operation.name))
+    windows = [(w.limit, w.length_s) for level in levels for w in level.windows if not w.is_weighted]
     rest_s = estimate_s(
         remaining=remaining,
         items_per_s=pace,

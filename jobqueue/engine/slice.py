@@ -53,6 +53,7 @@ class Slice:
             lease_s=config.lease_s,
             interval_s=config.heartbeat_s,
             clock=tools.clock,
+            permit=tools.permit,
         )
         self._gate = Gate(context, tools.limiter, tools.database, tools.clock)
         self._recorder = Recorder(
@@ -69,6 +70,7 @@ class Slice:
         self._state_read_at_s = self._clock()
         self._ends_at_s = self._clock() + config.slice_s
         self._stop = ""
+        self._has_old_limits = False
 
     def run(self) -> SliceReport:
         """Work until there is a reason to stop; gives every part up in order.
@@ -150,8 +152,10 @@ class Slice:
             self._stop = "time"
         elif self._state not in _WORKING:
             self._stop = str(self._state)
+        elif self._gate.is_outdated or self._has_old_limits:
+            self._stop = "limits changed"
         else:
-            self._stop = "redis is away" if self._gate.is_down else self._tools.signals.stop_reason()
+            self._stop = "redis is away" if self._gate.is_down else self._tools.stop_reason()
         if not self._stop and now_s - self._state_read_at_s > _STATE_POLL_S:
             self._saw_state(checkpoints.job_state(self._db, self._job_id))
 
@@ -202,6 +206,7 @@ class Slice:
         except ServerUnavailableError as error:
             raise UnrecordedError(f"postgres stayed away for a whole lease: {error.message}") from None
         self._saw_state(recorded.state)
+        self._has_old_limits = recorded.config_version not in (None, self._context.limits.version)
         if draft.opened and not recorded.is_epoch_current:
             self._gate.refused(recorded.epoch)
         for lost in set(draft.parts) - recorded.held:
@@ -258,6 +263,7 @@ class Slice:
             attempt=flight.attempt,
             before=tuple(flight.before[item.seq] for item in flight.items) if is_known else (),
             after=tuple(flight.after[item.seq] for item in flight.items) if is_known else (),
+            notes=context.notes(),
         )
 
     # --- answers ---

@@ -9,20 +9,21 @@ import structlog
 from jobqueue.engine import control
 from jobqueue.engine.process import is_alive, this_host
 from jobqueue.errors import InvalidTransitionError
-from jobqueue.store import dead_letters, due, jobs
+from jobqueue.store import dead_letters, due, jobs, labels
 from jobqueue.store.database import Database
 
 log = structlog.get_logger("jobqueue.sweep")
 
 
 def end_leases_of_dead_processes(database: Database) -> int:
-    """Let parts fall due whose holder on this very host is gone; how many."""
+    """Let parts fall due whose holder on this very host is gone, and free its permits; how many parts."""
     gone = [
         row["holder"]
         for row in due.holders_on_host(database, this_host())
         if not is_alive(row["holder_pid"], row["holder_started"])
     ]
     count = due.end_leases_of(database, gone)
+    labels.end_permits_of(database, gone)
     if count:
         log.info("leases of dead processes ended", holders=gone, parts=count)
     return count
@@ -35,9 +36,12 @@ def sweep(database: Database, *, dead_holders: Callable[[], Sequence[str]] = lam
         dead_holders: Names of holders that are known, by other means than this host's process table, to be dead.
     """
     end_leases_of_dead_processes(database)
-    due.end_leases_of(database, dead_holders())
+    told = dead_holders()
+    due.end_leases_of(database, told)
+    labels.end_permits_of(database, told)
     due.end_abandoned_leases(database)
     due.revive_parts(database)
+    labels.tidy_all(database)
     for job_id in due.finishable_jobs(database):
         jobs.finish(database, job_id)
     for job_id in due.overdue_jobs(database):

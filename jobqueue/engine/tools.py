@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
+from jobqueue.engine.labels import Permit
 from jobqueue.model.worker import WorkerConfig
 from jobqueue.ratelimit.limiter import Limiter
 from jobqueue.store.checkpoints import Holder
@@ -23,7 +24,11 @@ class Signals(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a slice works with; all of it belongs to this slice alone."""
+    """What a slice works with; all of it belongs to this slice alone.
+
+    Attributes:
+        permit: Of the job's concurrency label, if it bears one.
+    """
 
     database: Database
     heartbeat_database: Database
@@ -33,3 +38,10 @@ class Tools:
     config: WorkerConfig
     clock: Callable[[], float] = time.monotonic
     random: Random = field(default_factory=Random)
+    permit: Permit | None = None
+
+    def stop_reason(self) -> str:
+        """Why the slice must stop; empty to go on."""
+        if self.permit is not None and self.permit.remaining_s() <= 0:
+            return f"the permit of {self.permit.label.name} is lost"
+        return self.signals.stop_reason()

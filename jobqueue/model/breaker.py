@@ -1,20 +1,27 @@
-"""The circuit breaker: one table of transitions and the two pure functions that follow it.
+"""The circuit breaker: one table of transitions and the pure functions that follow it.
 
-======== ============ ========= =================================================
-from     event        to        when
-======== ============ ========= =================================================
-closed   tripped      open      enough calls in the window and too many failed
-open     waited       half_open the open time is over: a few probes may pass
-half_open probe_failed open     one probe failed; the open time doubles
-half_open proved      closed    as many probes as configured succeeded
-======== ============ ========= =================================================
+=========== ============ =========== ==================================================================
+from        event        to          when
+=========== ============ =========== ==================================================================
+closed      tripped      open        enough calls in the window, and too many of them failed or were slow
+open        waited       half_open   the open time is over: a few probes may pass
+half_open   probe_failed open        one probe failed or was slow; the open time doubles
+half_open   proved       closed      as many probes as configured succeeded: slow start
+any         force_open   forced_open by command: nothing passes until another command
+any         disable      disabled    by command: everything passes and nothing is counted
+any         reset        closed      by command: as new, without a slow start
+=========== ============ =========== ==================================================================
 
 ``lua/breaker.lua`` executes the same on the shared state; a property test drives both with the same events. A probe is
 leased: if its holder dies, the lease ends by the slot's deadline and another may try. A 429 is never recorded as
 success or failure. Times are whole microseconds of one clock, rates and jitter are per mille, so that both sides
 compute exactly the same.
 
-Source: the state machine of Resilience4j's CircuitBreaker (permitted calls in half-open, minimum calls, failure rate).
+While the slow start lasts, the requests in flight are limited: to as many as there are probes in the first fifth of it,
+and to twice as many in each fifth that follows. So a provider that has just come back meets a crowd that grows.
+
+Source: the state machine of Resilience4j's CircuitBreaker (permitted calls in half-open, minimum calls, failure and
+slow-call rate, forced open, disabled). The slow start is the idea of nginx's and Envoy's, in steps.
 """
 
 from __future__ import annotations
@@ -23,10 +30,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from jobqueue.errors import ConfigurationError
+from jobqueue.errors import InvalidInputError
+from jobqueue.model.breaker_config import SLOW_START_STEPS, BreakerConfig
+from jobqueue.model.call_window import Calls, CallWindow
 
-BUCKETS = 10
-"""The failure rate is taken over this many buckets of the window."""
+__all__ = [
+    "COMMANDS",
+    "LOOK_AGAIN_US",
+    "TRANSITIONS",
+    "Breaker",
+    "BreakerConfig",
+    "BreakerDecision",
+    "BreakerEvent",
+    "BreakerStatus",
+    "CircuitBreakerState",
+    "calls",
+    "decide",
+    "force",
+    "lease",
+    "record",
+    "slow_start_left_us",
+]
+
+LOOK_AGAIN_US = 1_000_000
+"""After how long to ask again when what holds a request back may end any moment: an answer, or a command."""
 
 
 class BreakerStatus(StrEnum):
@@ -35,6 +62,8 @@ class BreakerStatus(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
+    FORCED_OPEN = "forced_open"
+    DISABLED = "disabled"
 
 
 class BreakerEvent(StrEnum):
@@ -44,77 +73,24 @@ class BreakerEvent(StrEnum):
     WAITED = "waited"
     PROBE_FAILED = "probe_failed"
     PROVED = "proved"
+    FORCE_OPEN = "force_open"
+    DISABLE = "disable"
+    RESET = "reset"
 
+
+COMMANDS: Mapping[BreakerStatus, BreakerEvent] = {
+    BreakerStatus.FORCED_OPEN: BreakerEvent.FORCE_OPEN,
+    BreakerStatus.DISABLED: BreakerEvent.DISABLE,
+    BreakerStatus.CLOSED: BreakerEvent.RESET,
+}
+"""Where a person may put a breaker at any time, and the event that does it."""
 
 TRANSITIONS: Mapping[tuple[BreakerStatus, BreakerEvent], BreakerStatus] = {
     (BreakerStatus.CLOSED, BreakerEvent.TRIPPED): BreakerStatus.OPEN,
     (BreakerStatus.OPEN, BreakerEvent.WAITED): BreakerStatus.HALF_OPEN,
     (BreakerStatus.HALF_OPEN, BreakerEvent.PROBE_FAILED): BreakerStatus.OPEN,
     (BreakerStatus.HALF_OPEN, BreakerEvent.PROVED): BreakerStatus.CLOSED,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerConfig:
-    """When a breaker opens and how it closes again.
-
-    Attributes:
-        failure_rate: Share of failed calls, 0..1, at which it opens.
-        minimum_calls: Calls the window must hold before the rate is looked at.
-        window_s: Over which the rate is taken.
-        open_s: Open time after the first trip; doubles with each failed probe.
-        open_max_s: Longest open time, before jitter.
-        jitter: Up to this share is added to the open time.
-        probes: Calls that must succeed in half-open; at most as many are leased at once.
-
-    Raises:
-        ConfigurationError: A value is out of range.
-    """
-
-    failure_rate: float = 0.5
-    minimum_calls: int = 10
-    window_s: float = 60.0
-    open_s: float = 15.0
-    open_max_s: float = 600.0
-    jitter: float = 0.2
-    probes: int = 2
-
-    def __post_init__(self) -> None:
-        checks = {
-            "failure_rate": 0 < self.failure_rate <= 1,
-            "minimum_calls": self.minimum_calls >= 1,
-            "window_s": 0.01 <= self.window_s <= 86_400,
-            "open_s": 0 < self.open_s <= self.open_max_s,
-            "open_max_s": self.open_max_s <= 3600,
-            "jitter": 0 <= self.jitter <= 1,
-            "probes": self.probes >= 1,
-        }
-        for name, is_right in checks.items():
-            if not is_right:
-                raise ConfigurationError(
-                    f"breaker: {name} {getattr(self, name)} is out of range.",
-                    remedy="See BreakerConfig for what each value means.",
-                )
-
-    @property
-    def failure_permille(self) -> int:
-        """The failure rate in whole per mille."""
-        return max(1, round(self.failure_rate * 1000))
-
-    @property
-    def jitter_permille(self) -> int:
-        """The largest jitter in whole per mille."""
-        return round(self.jitter * 1000)
-
-    @property
-    def bucket_us(self) -> int:
-        """Length of one bucket of the window."""
-        return max(1, round(self.window_s * 1_000_000) // BUCKETS)
-
-    def open_us(self, opens: int, jitter_permille: int) -> int:
-        """How long the *opens*-th opening in a row lasts (from 1), *jitter_permille* of the largest jitter added."""
-        base_us = min(round(self.open_max_s * 1_000_000), round(self.open_s * 1_000_000) * (1 << min(opens - 1, 20)))
-        return base_us + base_us * self.jitter_permille * jitter_permille // 1_000_000
+} | {(status, command): target for target, command in COMMANDS.items() for status in BreakerStatus}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +100,30 @@ class CircuitBreakerState:
     Attributes:
         opens: Openings in a row without a successful close.
         open_remaining_s: Until probes may pass; 0 unless open.
+        calls: Calls in the window.
+        failures: Failed calls in the window.
+        slow: Slow calls in the window.
+        slow_start_remaining_s: Until requests in flight are no longer held back; 0 outside a slow start.
     """
 
     scope_name: str
     status: BreakerStatus
     opens: int = 0
     open_remaining_s: float = 0.0
+    calls: int = 0
+    failures: int = 0
+    slow: int = 0
+    slow_start_remaining_s: float = 0.0
+
+    @property
+    def failure_rate(self) -> float:
+        """Share of failed calls in the window, 0..1."""
+        return self.failures / self.calls if self.calls else 0.0
+
+    @property
+    def slow_rate(self) -> float:
+        """Share of slow calls in the window, 0..1."""
+        return self.slow / self.calls if self.calls else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +134,8 @@ class Breaker:
         open_until_us: When probes may pass; meaningful while open.
         opens: Openings in a row.
         successes: Probes that succeeded in this half-open phase.
-        buckets: (bucket number, calls, failures), oldest first.
+        closed_at_us: When it was proved, 0 if it never was; the slow start counts from here.
+        window: The calls it looks back on; None before the first.
         leases: Slot id to the instant its probe's lease ends.
     """
 
@@ -148,7 +143,8 @@ class Breaker:
     open_until_us: int = 0
     opens: int = 0
     successes: int = 0
-    buckets: tuple[tuple[int, int, int], ...] = ()
+    closed_at_us: int = 0
+    window: CallWindow | None = None
     leases: Mapping[str, int] | None = None
 
     def live_leases(self, now_us: int) -> dict[str, int]:
@@ -163,7 +159,7 @@ class BreakerDecision:
     Attributes:
         permits: Requests it lets pass; None for any number.
         status: Where it stands once a request is let through.
-        lifts_at_us: When it may let one pass, if it lets none pass now.
+        lifts_at_us: When to ask again, if it lets none pass now: what holds it back lifts then or may lift earlier.
     """
 
     permits: int | None
@@ -171,27 +167,56 @@ class BreakerDecision:
     lifts_at_us: int = 0
 
 
-def decide(breaker: Breaker, now_us: int, config: BreakerConfig) -> BreakerDecision:
-    """How many requests may pass at *now_us*."""
-    if breaker.status is BreakerStatus.CLOSED:
-        return BreakerDecision(None, BreakerStatus.CLOSED)
-    if breaker.status is BreakerStatus.OPEN:
-        if now_us < breaker.open_until_us:
-            return BreakerDecision(0, BreakerStatus.OPEN, breaker.open_until_us)
-        return BreakerDecision(config.probes, TRANSITIONS[breaker.status, BreakerEvent.WAITED])
-    leases = breaker.live_leases(now_us)
-    permits = config.probes - breaker.successes - len(leases)
-    return BreakerDecision(max(0, permits), BreakerStatus.HALF_OPEN, min(leases.values(), default=now_us))
+def decide(breaker: Breaker, now_us: int, config: BreakerConfig, *, in_flight: int = 0) -> BreakerDecision:
+    """How many requests may pass at *now_us*, while *in_flight* others are under way in the scope."""
+    match breaker.status:
+        case BreakerStatus.DISABLED:
+            return BreakerDecision(None, breaker.status)
+        case BreakerStatus.FORCED_OPEN:
+            return BreakerDecision(0, breaker.status, now_us + LOOK_AGAIN_US)
+        case BreakerStatus.CLOSED:
+            return _decide_closed(breaker, now_us, config, in_flight)
+        case BreakerStatus.OPEN if now_us < breaker.open_until_us:
+            return BreakerDecision(0, breaker.status, breaker.open_until_us)
+        case BreakerStatus.OPEN:
+            return BreakerDecision(config.probes, TRANSITIONS[breaker.status, BreakerEvent.WAITED])
+        case BreakerStatus.HALF_OPEN:
+            leases = breaker.live_leases(now_us)
+            # One at least is missing, else it would be closed; a configuration with fewer probes must not lock it.
+            permits = max(1, config.probes - breaker.successes) - len(leases)
+            lifts_at_us = min([*leases.values(), now_us + LOOK_AGAIN_US])
+            return BreakerDecision(max(0, permits), breaker.status, lifts_at_us)
+
+
+def _decide_closed(breaker: Breaker, now_us: int, config: BreakerConfig, in_flight: int) -> BreakerDecision:
+    if not slow_start_left_us(breaker, now_us, config):
+        return BreakerDecision(None, breaker.status)
+    since_us, length_us = max(0, now_us - breaker.closed_at_us), config.slow_start_us
+    step = since_us * SLOW_START_STEPS // length_us
+    step_ends_us = breaker.closed_at_us - (-(step + 1) * length_us // SLOW_START_STEPS)
+    permits = max(0, (config.probes << step) - in_flight)
+    return BreakerDecision(permits, breaker.status, min(step_ends_us, now_us + LOOK_AGAIN_US))
+
+
+def slow_start_left_us(breaker: Breaker, now_us: int, config: BreakerConfig) -> int:
+    """How much of the slow start is left; 0 outside of one."""
+    if breaker.status is not BreakerStatus.CLOSED or not breaker.closed_at_us:
+        return 0
+    # A clock that was set back begins it again at most.
+    return max(0, config.slow_start_us - max(0, now_us - breaker.closed_at_us))
+
+
+def calls(breaker: Breaker, now_us: int, config: BreakerConfig) -> Calls:
+    """What the window holds at *now_us*."""
+    return config.window_after(breaker.window).calls(now_us)
 
 
 def lease(breaker: Breaker, slot_ids: tuple[str, ...], until_us: int, now_us: int) -> Breaker:
     """*breaker* after *slot_ids* were let through, within the permits of `decide` at *now_us*."""
-    if breaker.status is BreakerStatus.CLOSED:
-        return breaker
     if breaker.status is BreakerStatus.OPEN:
-        breaker = replace(
-            breaker, status=TRANSITIONS[breaker.status, BreakerEvent.WAITED], successes=0, leases=None, open_until_us=0
-        )
+        breaker = Breaker(TRANSITIONS[breaker.status, BreakerEvent.WAITED], opens=breaker.opens)
+    if breaker.status is not BreakerStatus.HALF_OPEN:
+        return breaker
     return replace(breaker, leases=breaker.live_leases(now_us) | dict.fromkeys(slot_ids, until_us))
 
 
@@ -202,43 +227,57 @@ def record(
     now_us: int,
     config: BreakerConfig,
     *,
+    latency_us: int = 0,
     jitter_permille: int = 0,
 ) -> Breaker:
     """*breaker* after the answer to *slot_id*.
 
     Args:
         breaker: The state before.
-        slot_id: Whose answer; in half-open only leased probes count, and while open nothing does.
+        slot_id: Whose answer; in half-open only leased probes count, and open, forced open or disabled nothing does.
         is_success: None when the answer says nothing of the provider's health (unused, throttled): only the lease ends.
         now_us: When.
         config: The breaker's configuration.
+        latency_us: From sending to the answer; 0 when it is not known, which is never slow.
         jitter_permille: Drawn by the caller, 0..1000, for the open time if this opens the breaker.
     """
-    if breaker.status is BreakerStatus.OPEN:
-        return breaker
+    is_slow = 0 < config.slow_call_us <= latency_us
     if breaker.status is BreakerStatus.HALF_OPEN:
-        return _record_probe(breaker, slot_id, is_success, now_us, config, jitter_permille)
-    if is_success is None:
+        is_good = is_success and not is_slow if is_success is not None else None
+        return _record_probe(breaker, slot_id, is_good, now_us, config, jitter_permille)
+    if breaker.status is not BreakerStatus.CLOSED or is_success is None:
         return breaker
-    buckets = _counted(breaker.buckets, now_us // config.bucket_us, is_success)
-    calls, failures = sum(b[1] for b in buckets), sum(b[2] for b in buckets)
-    if calls >= config.minimum_calls and failures * 1000 >= config.failure_permille * calls:
+    window = config.window_after(breaker.window).add(is_failure=not is_success, is_slow=is_slow, now_us=now_us)
+    if config.is_tripped_by(window.calls(now_us)):
         return _opened(breaker, BreakerEvent.TRIPPED, now_us, config, jitter_permille)
-    return replace(breaker, buckets=buckets)
+    return replace(breaker, window=window)
+
+
+def force(breaker: Breaker, status: BreakerStatus) -> Breaker:
+    """*breaker* after a person put it to *status*, one of `COMMANDS`: fresh, whatever it was.
+
+    Raises:
+        InvalidInputError: No command leads to *status*.
+    """
+    if status not in COMMANDS:
+        raise InvalidInputError(
+            f"status {str(status)!r} cannot be commanded.", remedy=f"Use one of: {', '.join(COMMANDS)}.", field="status"
+        )
+    return Breaker(TRANSITIONS[breaker.status, COMMANDS[status]])
 
 
 def _record_probe(
-    breaker: Breaker, slot_id: str, is_success: bool | None, now_us: int, config: BreakerConfig, jitter_permille: int
+    breaker: Breaker, slot_id: str, is_good: bool | None, now_us: int, config: BreakerConfig, jitter_permille: int
 ) -> Breaker:
     leases = breaker.live_leases(now_us)
     if leases.pop(slot_id, None) is None:
         return breaker
-    if is_success is None:
+    if is_good is None:
         return replace(breaker, leases=leases)
-    if not is_success:
+    if not is_good:
         return _opened(breaker, BreakerEvent.PROBE_FAILED, now_us, config, jitter_permille)
     if breaker.successes + 1 >= config.probes:
-        return Breaker(TRANSITIONS[breaker.status, BreakerEvent.PROVED])
+        return Breaker(TRANSITIONS[breaker.status, BreakerEvent.PROVED], closed_at_us=now_us)
     return replace(breaker, successes=breaker.successes + 1, leases=leases)
 
 
@@ -246,14 +285,3 @@ def _opened(breaker: Breaker, event: BreakerEvent, now_us: int, config: BreakerC
     opens = breaker.opens + 1
     status = TRANSITIONS[breaker.status, event]
     return Breaker(status, now_us + config.open_us(opens, jitter_permille), opens)
-
-
-def _counted(
-    buckets: tuple[tuple[int, int, int], ...], number: int, is_success: bool
-) -> tuple[tuple[int, int, int], ...]:
-    kept = [bucket for bucket in buckets if number - BUCKETS < bucket[0]]
-    failed = 0 if is_success else 1
-    if kept and kept[-1][0] >= number:
-        last = kept.pop()
-        return (*kept, (last[0], last[1] + 1, last[2] + failed))
-    return (*kept, (number, 1, failed))

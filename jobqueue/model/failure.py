@@ -7,6 +7,7 @@ says about an item uses up that item's attempts.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -18,6 +19,7 @@ from jobqueue.errors import (
     ProviderUnavailable,
     RateLimited,
 )
+from jobqueue.model.backoff import ErrorKind, RetryPolicy
 from jobqueue.model.item import ItemError
 from jobqueue.model.worker import WorkerConfig
 
@@ -86,8 +88,20 @@ class FailItems:
 Consequence = RepeatLater | SplitBatch | FailItems
 
 
-def consequence(error: BaseException, facts: Facts, config: WorkerConfig, random: Random) -> Consequence:
-    """What to do after *error*."""
+def consequence(
+    error: BaseException,
+    facts: Facts,
+    config: WorkerConfig,
+    random: Random,
+    backoff: Mapping[ErrorKind, RetryPolicy] | None = None,
+) -> Consequence:
+    """What to do after *error*.
+
+    Args:
+        config: The worker's ways of repeating and its budgets.
+        backoff: The provider's own ways by the kind of failure, in place of the worker's.
+    """
+    backoff = backoff or {}
     match error:
         case RateLimited():
             return RepeatLater(0.0, is_failure=False, is_in_doubt=False)
@@ -96,9 +110,11 @@ def consequence(error: BaseException, facts: Facts, config: WorkerConfig, random
         case ProviderUnavailable(is_size_caused=True, was_sent=was_sent) if facts.item_count > 1:
             return SplitBatch(is_in_doubt=was_sent and facts.is_effect)
         case ProviderUnavailable(was_sent=was_sent):
-            return _outage(error, facts, config, random, is_in_doubt=was_sent and facts.is_effect)
+            delay_s = _delay_s(backoff.get(ErrorKind.OUTAGE, config.outage), facts, random)
+            return _outage(error, facts, config, delay_s, is_in_doubt=was_sent and facts.is_effect)
         case OutcomeUnknown():
-            return _outage(error, facts, config, random, is_in_doubt=facts.is_effect)
+            delay_s = _delay_s(backoff.get(ErrorKind.UNKNOWN_OUTCOME, config.outage), facts, random)
+            return _outage(error, facts, config, delay_s, is_in_doubt=facts.is_effect)
         case BatchRejected() | ItemRejected() if facts.item_count > 1:
             return SplitBatch()
         case ItemRejected(code=code):
@@ -106,24 +122,29 @@ def consequence(error: BaseException, facts: Facts, config: WorkerConfig, random
         case BatchRejected():
             return FailItems(ItemError("rejected", str(error)), is_effect_possible=facts.is_in_doubt)
         case _:
-            return _bug(error, facts, config, random)
+            policy = backoff.get(ErrorKind.BUG)
+            tries = config.max_bugs if policy is None else policy.max_attempts
+            return _bug(error, facts, tries, _delay_s(policy or config.outage, facts, random))
+
+
+def _delay_s(policy: RetryPolicy, facts: Facts, random: Random) -> float:
+    """The delay before the next try; attempts are bounded elsewhere."""
+    return policy.delay_s(facts.failures + 1, random) or policy.cap_s
 
 
 def _outage(
-    error: BaseException, facts: Facts, config: WorkerConfig, random: Random, *, is_in_doubt: bool
+    error: BaseException, facts: Facts, config: WorkerConfig, delay_s: float, *, is_in_doubt: bool
 ) -> Consequence:
     if facts.failures and facts.failing_for_s > config.outage_budget_s:
         is_in_doubt = is_in_doubt or facts.is_in_doubt
         words = f"the provider was out for more than {config.outage_budget_s:.0f} s: {error}"
         code = "unconfirmed" if is_in_doubt else "provider_unavailable"
         return FailItems(ItemError(code, words), is_unconfirmed=is_in_doubt, is_effect_possible=is_in_doubt)
-    due_in_s = config.outage.delay_s(facts.failures + 1, random) or config.outage.cap_s
-    return RepeatLater(due_in_s, is_failure=True, is_in_doubt=is_in_doubt)
+    return RepeatLater(delay_s, is_failure=True, is_in_doubt=is_in_doubt)
 
 
-def _bug(error: BaseException, facts: Facts, config: WorkerConfig, random: Random) -> Consequence:
-    if facts.failures + 1 < config.max_bugs:
-        delay_s = config.outage.delay_s(facts.failures + 1, random) or config.outage.cap_s
+def _bug(error: BaseException, facts: Facts, tries: int, delay_s: float) -> Consequence:
+    if facts.failures + 1 < tries:
         return RepeatLater(delay_s, is_failure=True, is_in_doubt=facts.is_effect)
     if facts.item_count > 1:
         return SplitBatch(is_in_doubt=facts.is_effect)

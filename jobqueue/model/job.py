@@ -9,6 +9,7 @@ from enum import IntEnum, StrEnum
 from typing import Any
 
 from jobqueue.errors import InvalidInputError, InvalidTransitionError
+from jobqueue.model.label import ConcurrencyLimit, Label
 
 
 class JobType(StrEnum):
@@ -134,6 +135,7 @@ class JobRequest:
         options: Further options of the operation, such as ``{"playlist": "…"}``.
         is_unique: Refuse the job while an equal one (type, provider, account, operation, items) is active.
         max_run_s: Longest time the job may take from now, in seconds; then it fails and says what is undone.
+        concurrency: Most slices at once with one label; in place of the one its handler declares, if any.
     """
 
     type: str
@@ -146,11 +148,21 @@ class JobRequest:
     idempotency_key: str | None = None
     is_unique: bool = False
     max_run_s: float | None = None
+    concurrency: ConcurrencyLimit | None = None
+
+    def label_values(self, job_id: int) -> dict[str, object]:
+        """What the placeholders of a label stand for; an option does not hide the job's own fields."""
+        own = {name: getattr(self, name) for name in ("account", "provider", "type", "operation", "owner")}
+        return {**self.options, **own, "job": job_id}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands in the database. Times are aware UTC."""
+    """A job as it stands in the database. Times are aware UTC.
+
+    Attributes:
+        concurrency: The label it was enqueued with; its handler may declare another for all jobs that bring none.
+    """
 
     id: int
     type: str
@@ -170,6 +182,7 @@ class Job:
     is_planned: bool
     summary: Mapping[str, Any]
     owner: str = ""
+    concurrency: Label | None = None
 
     @property
     def description(self) -> str:

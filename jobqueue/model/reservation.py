@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from jobqueue.errors import InvalidInputError, NotFoundError
 from jobqueue.model.breaker import CircuitBreakerState
+from jobqueue.model.quota import QuotaReport
 from jobqueue.model.scope import Scope, ScopeKind
 
 
@@ -26,7 +27,9 @@ class DenialReason(StrEnum):
     COOLDOWN = "cooldown"
     BREAKER = "breaker"
     CONCURRENCY = "concurrency"
+    PRIORITY = "priority"  # somebody of a higher one waits and goes first
     REBUILD = "rebuild"
+    OUTDATED = "outdated"  # the caller's limits were changed meanwhile: read them anew
 
 
 class SlotUse(StrEnum):
@@ -37,6 +40,21 @@ class SlotUse(StrEnum):
     FAILURE = "failure"  # the provider failed; the breaker counts it
     UNKNOWN = "unknown"  # sent, perhaps; counts in the windows and says nothing about the provider's health
     THROTTLED = "throttled"  # 429 or alike: a cool-down, never counted by the breaker
+
+
+class Adjustment(StrEnum):
+    """What a person may change of a scope's state."""
+
+    FORGET_LEARNED = "forget_learned"
+    LIFT_COOLDOWN = "lift_cooldown"
+    FORCE_OPEN = "forced_open"
+    DISABLE_BREAKER = "disabled"
+    CLOSE_BREAKER = "closed"
+
+    @property
+    def is_of_breaker(self) -> bool:
+        """Whether it concerns the circuit breaker."""
+        return self in (Adjustment.FORCE_OPEN, Adjustment.DISABLE_BREAKER, Adjustment.CLOSE_BREAKER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +96,14 @@ class Denied:
         retry_after_s: When to ask again, rounded up to a millisecond and never zero. If what must free is still in
             flight it is a lower bound, for nobody knows when the answer comes.
         scope_name: The scope that binds.
+        is_in_line: Whether a place in line is kept until then and two seconds more: who asks in time goes first.
     """
 
     reason: DenialReason
     constraint: str
     retry_after_s: float
     scope_name: str
+    is_in_line: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +130,10 @@ class SlotResult:
         throttle: Given when *use* is ``throttled``.
         operation: The provider's operation, for batch health; empty to leave it alone.
         is_size_caused: The batch was too large (413, a timeout or a 5xx on a large batch): halves the batch health.
+        reports: What the answer said of the provider's quotas.
+        malformed_headers: Its rate-limit fields that were ignored because they meant nothing.
+        answered_at_s: When the answer came, on `time.monotonic`'s clock; None for now. Only with it may a result be
+            reported late without the slot being held longer.
     """
 
     slot: Slot
@@ -118,6 +142,9 @@ class SlotResult:
     throttle: Throttle | None = None
     operation: str = ""
     is_size_caused: bool = False
+    reports: tuple[QuotaReport, ...] = ()
+    malformed_headers: int = 0
+    answered_at_s: float | None = None
 
     @classmethod
     def unused(cls, slot: Slot) -> SlotResult:
@@ -146,6 +173,61 @@ class Cooldown:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnedLimit:
+    """A limit learned from throttles.
+
+    Attributes:
+        window_id: Of the window it holds for, as in `Window.id`.
+        text: The window in words.
+        limit: How many requests it takes now, as far as is known.
+        known: How many were seen to pass.
+        base: Half of what it was thought to be before the throttle.
+        throttled_ago_s: Since the throttle it was learned from.
+        proofs: How often more than was known has passed since.
+    """
+
+    scope_name: str
+    window_id: str
+    text: str
+    limit: int
+    known: int
+    base: int
+    throttled_ago_s: float
+    proofs: int
+
+    def as_dict(self) -> dict[str, str | int | float]:
+        """The same as JSON."""
+        return {
+            "scope": self.scope_name,
+            "window": self.text,
+            "limit": self.limit,
+            "known": max(self.known, self.base),
+            "throttled_ago_s": round(self.throttled_ago_s, 3),
+            "proofs": self.proofs,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Somebody who was denied and has a place in line.
+
+    Attributes:
+        owner: As given to `reserve`.
+        class_: 0 goes first.
+        want: Requests it asked for.
+        asks_in_s: Until its time to ask again.
+        waited_s: Since it was denied first.
+    """
+
+    scope_name: str
+    owner: str
+    class_: int
+    want: int
+    asks_in_s: float
+    waited_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """What settling changed that must outlive Redis.
 
@@ -153,11 +235,24 @@ class Settled:
         slots: How many slots were still held; late ones and repeats do not count.
         cooldowns: Those set or prolonged.
         breakers: Those that opened or closed.
+        learned: By scope name, every limit learned there, where that changed; empty when all was forgotten.
+        called: Owners whose turn came early because slots were given back: they may ask now.
     """
 
     slots: int
     cooldowns: tuple[Cooldown, ...] = ()
     breakers: tuple[CircuitBreakerState, ...] = ()
+    learned: Mapping[str, tuple[LearnedLimit, ...]] = field(default_factory=dict)
+    called: tuple[str, ...] = ()
+
+    def __add__(self, other: Settled) -> Settled:
+        return Settled(
+            self.slots + other.slots,
+            self.cooldowns + other.cooldowns,
+            self.breakers + other.breakers,
+            {**self.learned, **other.learned},
+            self.called + other.called,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +265,7 @@ class WindowState:
         remaining: What is left now, at least 0.
         frees_in_s: Until the first of what was answered counts no more; 0 when nothing counts.
         resets_in_s: Until all of it counts no more; 0 when nothing counts.
+        foreign: What others take of it, as far as the provider's answers told.
     """
 
     scope_name: str
@@ -180,6 +276,7 @@ class WindowState:
     remaining: int
     frees_in_s: float
     resets_in_s: float
+    foreign: int = 0
 
     def as_dict(self) -> dict[str, str | int | float]:
         """The same as JSON."""
@@ -189,6 +286,7 @@ class WindowState:
             "limit": self.limit,
             "used": self.used,
             "in_flight": self.in_flight,
+            "foreign": self.foreign,
             "remaining": self.remaining,
             "frees_in_s": round(self.frees_in_s, 3),
             "resets_in_s": round(self.resets_in_s, 3),
@@ -203,6 +301,11 @@ class RateLimitState:
         epoch: 0 while what was sent is being counted again; then nothing else is known.
         in_flight: Slots held in the innermost level that keeps limits.
         batch_health: By operation, 1 when no batch failed for its size, down to 1/1000.
+        learned: Limits learned from throttles.
+        waiting: Who waits in line, the first 32 of each scope by their time.
+        margins_s: By scope, how long after its sending an eager window counts a request.
+        latency_s: The mean time to an answer in the innermost level; 0 when unknown.
+        malformed_headers: Rate-limit headers that could not be read, since the state was last rebuilt.
     """
 
     scope: Scope
@@ -212,6 +315,11 @@ class RateLimitState:
     cooldowns: tuple[Cooldown, ...] = ()
     breakers: tuple[CircuitBreakerState, ...] = ()
     batch_health: Mapping[str, float] = field(default_factory=dict)
+    learned: tuple[LearnedLimit, ...] = ()
+    waiting: tuple[Waiter, ...] = ()
+    margins_s: Mapping[str, float] = field(default_factory=dict)
+    latency_s: float = 0.0
+    malformed_headers: int = 0
 
     @property
     def tightest(self) -> WindowState | None:

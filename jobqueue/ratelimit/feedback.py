@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jobqueue.errors import OutcomeUnknown, ProviderUnavailable, RateLimited
 from jobqueue.model.limit import ScopeKind, Slot, SlotResult, SlotUse, Throttle
+from jobqueue.model.quota import QuotaReport
 
 
 def result_of(
@@ -13,6 +14,9 @@ def result_of(
     latency_s: float | None = None,
     operation: str = "",
     throttle_kind: ScopeKind = ScopeKind.PROVIDER,
+    reports: tuple[QuotaReport, ...] = (),
+    malformed_headers: int = 0,
+    answered_at_s: float | None = None,
 ) -> SlotResult:
     """What became of the request sent with *slot*.
 
@@ -25,12 +29,18 @@ def result_of(
         latency_s: From sending to the whole answer.
         operation: The provider's operation, for batch health; empty to leave it alone.
         throttle_kind: Whether a throttle pauses the provider or the account.
+        reports: What the answer's headers said; a refusal carries them as well as a success.
+        malformed_headers: How many of them meant nothing.
+        answered_at_s: When the answer came, on `time.monotonic`'s clock; None for now.
     """
+    use, throttle, is_size_caused = SlotUse.OK, None, False
     if isinstance(error, RateLimited):
-        throttle = Throttle(error.retry_after_s, throttle_kind)
-        return SlotResult(slot, SlotUse.THROTTLED, latency_s, throttle, operation)
-    if isinstance(error, ProviderUnavailable | OutcomeUnknown):
-        is_size_caused = isinstance(error, ProviderUnavailable) and error.is_size_caused
-        return SlotResult(slot, SlotUse.FAILURE, latency_s, None, operation, is_size_caused)
-    # A batch that was refused for its content neither grew nor shrank the trust in its size.
-    return SlotResult(slot, SlotUse.OK, latency_s, None, operation if error is None else "")
+        use, throttle = SlotUse.THROTTLED, Throttle(error.retry_after_s, throttle_kind)
+    elif isinstance(error, ProviderUnavailable | OutcomeUnknown):
+        use, is_size_caused = SlotUse.FAILURE, isinstance(error, ProviderUnavailable) and error.is_size_caused
+    elif error is not None:
+        # A batch that was refused for its content neither grew nor shrank the trust in its size.
+        operation = ""
+    return SlotResult(
+        slot, use, latency_s, throttle, operation, is_size_caused, reports, malformed_headers, answered_at_s
+    )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobqueue.model.limit import CircuitBreakerState, Cooldown
+from jobqueue.model.limit import CircuitBreakerState, Cooldown, LearnedLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,9 @@ class RequestHistory(Protocol):
     def breakers(self, provider: str) -> Iterable[CircuitBreakerState]:
         """Breakers that are not closed."""
 
+    def learned(self, provider: str) -> Iterable[LearnedLimit]:
+        """Limits learned from throttles."""
+
 
 class NoHistory:
     """For use without a database: what Redis still has is kept, and what it lost counts as never sent."""
@@ -64,5 +67,9 @@ class NoHistory:
         return ()
 
     def breakers(self, provider: str) -> Iterable[CircuitBreakerState]:
+        """None."""
+        return ()
+
+    def learned(self, provider: str) -> Iterable[LearnedLimit]:
         """None."""
         return ()

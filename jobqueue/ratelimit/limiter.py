@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 from secrets import token_hex
+from typing import Any
 
 import redis
 
 from jobqueue.errors import InvalidInputError, ServerUnavailableError
+from jobqueue.model.job import Priority
 from jobqueue.model.limit import (
+    Adjustment,
     CostExceedsLimitError,
     DenialReason,
     Denied,
@@ -23,17 +28,46 @@ from jobqueue.model.limit import (
     SlotResult,
     UnknownProviderError,
 )
+from jobqueue.model.window import MICROSECONDS
 from jobqueue.ratelimit.history import RequestHistory
 from jobqueue.ratelimit.layout import Layout, lay_out
 from jobqueue.ratelimit.rebuild import microseconds, rebuild
-from jobqueue.ratelimit.reply import Reply, read_denial, read_settled, read_state, rebuild_wait_ms
-from jobqueue.ratelimit.script import DELETE, RESERVE, SETTLE, ScriptRunner
-from jobqueue.ratelimit.settlement import settlement
+from jobqueue.ratelimit.reply import OUTDATED, Reply, read_denial, read_settled, read_state, rebuild_wait_ms
+from jobqueue.ratelimit.script import ADJUST, DELETE, RESERVE, SETTLE, Script, ScriptRunner
+from jobqueue.ratelimit.settlement import outdated_settlement, settlement
 
 LARGEST_WANT = 1000
+LONGEST_OWNER = 200
 _REBUILDS = 3
 _REBUILD_WAIT_S = 0.1
 _LARGEST_CACHE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """What ``lua/reserve.lua`` is asked."""
+
+    operation: str
+    want: int
+    group: int
+    cost_units: int
+    life_us: int
+    nonce: str
+    owner: str = ""
+    priority: Priority = Priority.DEFAULT
+
+    def arguments(self, now: str) -> tuple[str | int, ...]:
+        return (
+            self.operation,
+            self.want,
+            self.group,
+            self.cost_units,
+            self.life_us,
+            self.nonce,
+            now,
+            self.owner,
+            int(self.priority) + 1,
+        )
 
 
 class Limiter:
@@ -75,7 +109,15 @@ class Limiter:
         self._least_epoch: dict[str, int] = {}
 
     def reserve(
-        self, scope: Scope, *, want: int = 1, cost_units: int = 1, deadline_s: float | None = None
+        self,
+        scope: Scope,
+        *,
+        want: int = 1,
+        cost_units: int = 1,
+        deadline_s: float | None = None,
+        group: int = 1,
+        owner: str = "",
+        priority: Priority = Priority.DEFAULT,
     ) -> Granted | Denied:
         """Take up to *want* request slots of *scope* now, without waiting.
 
@@ -88,6 +130,10 @@ class Limiter:
             cost_units: Provider units one request costs, at least 0.
             deadline_s: From now until no request of these slots can be under way any more; by default and at most the
                 provider's ``longest_request_s``.
+            group: Slots are of use only in multiples of this, such as 2 for a look and its effect.
+            owner: Who asks, such as a job's id. A denied owner gets a place in line and a time of its own to ask again;
+                from then on what is free is kept for it, for two seconds. Empty to take only what nobody waits for.
+            priority: While an owner of a higher one waits, nothing is granted to lower ones that it could use.
 
         Returns:
             `Granted` with 1..want slots, or `Denied` with the constraint that lifts last and ``retry_after_s``, rounded
@@ -96,14 +142,14 @@ class Limiter:
         Raises:
             UnknownProviderError: No limits are configured for the scope's provider.
             CostExceedsLimitError: One request costs more than a whole window allows; it could never be granted.
-            InvalidInputError: *want*, *cost_units* or *deadline_s* is out of range.
+            InvalidInputError: *want*, *cost_units*, *deadline_s*, *group* or *owner* is out of range.
             ServerUnavailableError: Redis cannot be reached.
 
         Source:
             RFC 9110 section 10.2.3 for Retry-After. Time is Redis's ``TIME``.
         """
         limits, layout = self._laid_out((scope,))
-        _check_request(layout, want, cost_units)
+        _check_request(layout, want, cost_units, group, owner)
         deadline_s = limits.longest_request_s if deadline_s is None else deadline_s
         if not 0 < deadline_s <= limits.longest_request_s:
             raise InvalidInputError(
@@ -112,7 +158,8 @@ class Limiter:
                 field="deadline_s",
             )
         nonce = token_hex(8)
-        reply = self._reserve(limits, layout, "take", want, 1, cost_units, microseconds(deadline_s), nonce)
+        ask = _Ask("take", want, group, cost_units, microseconds(deadline_s), nonce, owner, priority)
+        reply = self._reserve(limits, layout, ask)
         if isinstance(reply, Denied) or reply.granted < 1:
             return reply if isinstance(reply, Denied) else read_denial(reply, layout)
         slots = tuple(Slot(f"{nonce}.{i}.{cost_units}", scope, cost_units) for i in range(1, reply.granted + 1))
@@ -132,7 +179,7 @@ class Limiter:
         limits, layout = self._laid_out((scope,))
         _check_request(layout, 1, cost_units)
         nonce = token_hex(8)
-        reply = self._reserve(limits, layout, "hit", 1, 1, cost_units, 0, nonce)
+        reply = self._reserve(limits, layout, _Ask("hit", 1, 1, cost_units, 0, nonce))
         if isinstance(reply, Denied) or reply.granted < 1:
             return reply if isinstance(reply, Denied) else read_denial(reply, layout)
         return Granted((Slot(f"{nonce}.1.{cost_units}", scope, cost_units),), reply.epoch, 0.0)
@@ -155,23 +202,52 @@ class Limiter:
             by_provider.setdefault(result.slot.scope.provider, []).append(result)
         total = Settled(0)
         for of_provider in by_provider.values():
-            part = self._settle(of_provider)
-            total = Settled(total.slots + part.slots, total.cooldowns + part.cooldowns, total.breakers + part.breakers)
+            total += self._settle(of_provider)
         return total
 
-    def why(self, scope: Scope, want: int = 1, *, cost_units: int = 1) -> Denied | None:
+    def adjust(self, scope: Scope, adjustment: Adjustment) -> Settled:
+        """Change by hand what is kept of the innermost level of *scope*.
+
+        Returns:
+            What must be stored where it outlives Redis: of that level its pause (0 s: none), its breaker and what is
+            learned (nothing, once forgotten).
+
+        Raises: as `settle`; `InvalidInputError` when a breaker is to be changed where none is configured.
+        """
+        limits, layout = self._laid_out((scope,))
+        if adjustment.is_of_breaker and layout.levels[-1].breaker is None:
+            raise InvalidInputError(
+                f"{layout.levels[-1].scope.name} has no circuit breaker.",
+                remedy="Configure one first: jobqueue limits set … --breaker …",
+                field="breaker",
+            )
+        raw = self._changed(limits, layout, ADJUST, lambda: (adjustment.value, token_hex(8), self._now()))
+        return Settled(0) if raw is None else read_settled(raw, layout)
+
+    def why(
+        self,
+        scope: Scope,
+        want: int = 1,
+        *,
+        cost_units: int = 1,
+        owner: str = "",
+        priority: Priority = Priority.DEFAULT,
+    ) -> Denied | None:
         """What keeps *want* requests from being granted together now; None if nothing does.
 
         Args:
             scope: As in `reserve`.
             want: Requests, 1..1000; more than a whole window allows is taken as the whole window.
             cost_units: As in `reserve`.
+            owner: Who would ask; its place in line counts.
+            priority: As in `reserve`.
 
         Raises: as `reserve`.
         """
         limits, layout = self._laid_out((scope,))
-        _check_request(layout, want, cost_units)
-        reply = self._reserve(limits, layout, "look", want, want, cost_units, 0, token_hex(8))
+        _check_request(layout, want, cost_units, owner=owner)
+        ask = _Ask("look", want, want, cost_units, 0, token_hex(8), owner, priority)
+        reply = self._reserve(limits, layout, ask)
         if isinstance(reply, Denied):
             return reply
         return read_denial(reply, layout) if reply.granted < 1 else None
@@ -186,7 +262,7 @@ class Limiter:
             ServerUnavailableError: Redis cannot be reached.
         """
         limits, layout = self._laid_out((scope,))
-        reply = self._reserve(limits, layout, "look", 1, 1, 0, 0, token_hex(8))
+        reply = self._reserve(limits, layout, _Ask("look", 1, 1, 0, 0, token_hex(8)))
         if isinstance(reply, Denied):
             return RateLimitState(scope, epoch=0, windows=(), in_flight=0)
         return read_state(reply, scope, layout)
@@ -204,9 +280,8 @@ class Limiter:
 
         What was sent is not unsent by this: the provider may still count it.
         """
-        limits, _ = self._laid_out((scope,))
-        layout = lay_out(limits, limits.limits_for(scope)[-1:], self._key_prefix)
-        self._runner.run(DELETE, layout.keys[3:], "")
+        _, layout = self._laid_out((scope,))
+        self._runner.run(DELETE, layout.own_keys, "")
 
     def close(self) -> None:
         """Close the connection to Redis."""
@@ -215,12 +290,14 @@ class Limiter:
     def _laid_out(self, scopes: tuple[Scope, ...]) -> tuple[ProviderLimits, Layout]:
         limits = self._limits(scopes[0].provider)
         cached = self._layouts.get(scopes)
-        if cached is not None and cached[0] is limits:
+        now_s = self._now_s()
+        if cached is not None and cached[0] is limits and now_s < cached[1].valid_until_s:
             return cached
         if len(self._layouts) >= _LARGEST_CACHE:
             self._layouts.clear()
         levels = {level.scope.name: level for scope in scopes for level in limits.limits_for(scope)}
-        self._layouts[scopes] = found = limits, lay_out(limits, tuple(levels.values()), self._key_prefix)
+        layout = lay_out(limits, tuple(levels.values()), self._key_prefix, now_s=now_s)
+        self._layouts[scopes] = found = limits, layout
         return found
 
     def _limits(self, provider: str) -> ProviderLimits:
@@ -235,21 +312,16 @@ class Limiter:
     def _now(self) -> str:
         return "" if self._clock_us is None else str(self._clock_us())
 
-    def _reserve(
-        self,
-        limits: ProviderLimits,
-        layout: Layout,
-        operation: str,
-        want: int,
-        least: int,
-        cost_units: int,
-        life_us: int,
-        nonce: str,
-    ) -> Reply | Denied:
+    def _now_s(self) -> float:
+        return time.time() if self._clock_us is None else self._clock_us() / MICROSECONDS
+
+    def _reserve(self, limits: ProviderLimits, layout: Layout, ask: _Ask) -> Reply | Denied:
         for _ in range(_REBUILDS):
             least_epoch = self._least_epoch.get(limits.provider, 0)
-            args = (least_epoch, operation, want, least, cost_units, life_us, nonce, self._now())
+            args = (least_epoch, *ask.arguments(self._now()))
             raw = self._runner.run(RESERVE, layout.keys, layout.configuration, *args)
+            if raw[0] == OUTDATED:
+                return _outdated(limits.provider)
             wait_ms = rebuild_wait_ms(raw)
             if wait_ms is None:
                 return Reply.read(raw)
@@ -260,14 +332,23 @@ class Limiter:
 
     def _settle(self, results: Sequence[SlotResult]) -> Settled:
         limits, layout = self._laid_out(tuple(dict.fromkeys(result.slot.scope for result in results)))
-        data = settlement(layout, results)
         jitter = self._random.randrange(1001)
+        raw = self._changed(
+            limits, layout, SETTLE, lambda: (settlement(layout, results), jitter, token_hex(8), self._now())
+        )
+        return outdated_settlement(layout, results) if raw is None else read_settled(raw, layout)
+
+    def _changed(
+        self, limits: ProviderLimits, layout: Layout, script: Script, arguments: Callable[[], tuple[str | int, ...]]
+    ) -> Any:
+        """The answer of a script that changes the state, rebuilt before if need be; None under outdated limits."""
         for _ in range(_REBUILDS):
             least_epoch = self._least_epoch.get(limits.provider, 0)
-            args = (least_epoch, data, jitter, token_hex(8), self._now())
-            raw = self._runner.run(SETTLE, layout.keys, layout.configuration, *args)
+            raw = self._runner.run(script, layout.keys, layout.configuration, least_epoch, *arguments())
+            if raw[0] == OUTDATED:
+                return None
             if rebuild_wait_ms(raw) is None:
-                return read_settled(raw, layout)
+                return raw
             # The slots died with the old state, but a pause must not be lost with them.
             self._rebuild(limits, [level.scope for level in layout.levels])
         raise ServerUnavailableError(
@@ -283,9 +364,22 @@ def _rebuilding(provider: str, wait_s: float) -> Denied:
     return Denied(DenialReason.REBUILD, words, max(0.001, math.ceil(wait_s * 1000) / 1000), provider)
 
 
-def _check_request(layout: Layout, want: int, cost_units: int) -> None:
+def _outdated(provider: str) -> Denied:
+    words = f"{provider}: its limits were changed"
+    return Denied(DenialReason.OUTDATED, words, 0.001, provider)
+
+
+def _check_request(layout: Layout, want: int, cost_units: int, group: int = 1, owner: str = "") -> None:
     if not 1 <= want <= LARGEST_WANT:
         raise InvalidInputError(f"want {want} is out of range.", remedy=f"Ask for 1..{LARGEST_WANT}.", field="want")
+    if not 1 <= group <= want:
+        raise InvalidInputError(f"group {group} is out of range.", remedy=f"Use 1..{want}.", field="group")
+    if len(owner) > LONGEST_OWNER:
+        raise InvalidInputError(
+            f"owner {owner[:20]!r}… has {len(owner)} characters.",
+            remedy=f"Use at most {LONGEST_OWNER}, such as a job's id.",
+            field="owner",
+        )
     if cost_units < 0:
         raise InvalidInputError(f"cost_units {cost_units} is negative.", remedy="Use 0 or more.", field="cost_units")
     for level in layout.levels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,14 +13,19 @@ from jobqueue.model.breaker import BreakerStatus
 from jobqueue.model.limit import (
     CircuitBreakerState,
     Cooldown,
+    LearnedLimit,
     ProviderLimits,
     Scope,
     ScopeLimits,
     Window,
 )
+from jobqueue.model.window import MICROSECONDS
 from jobqueue.ratelimit.history import NoHistory, RequestHistory, SentRequests
-from jobqueue.ratelimit.layout import lay_out
+from jobqueue.ratelimit.layout import counted_windows, lay_out
 from jobqueue.ratelimit.script import REBUILD, ScriptRunner
+
+_CALENDAR_QUANTUM_US = 1_000_000
+"""A calendar window may hold a day's requests; only the day matters, and its guard is longer than this."""
 
 
 def microseconds(duration_s: float) -> int:
@@ -49,8 +55,10 @@ def rebuild(
         history.sent_since(provider, limits.longest_window_s + limits.longest_request_s),
         history.cooldowns(provider),
         history.breakers(provider),
+        history.learned(provider),
     )
-    layout = lay_out(limits, [count.level for count in counts], key_prefix)
+    now_s = int(now) / MICROSECONDS if now else time.time()
+    layout = lay_out(limits, [count.level for count in counts], key_prefix, now_s=now_s)
     state = json.dumps([count.state() for count in counts], separators=(",", ":"))
     # Without a history what Redis still has is the best there is, whichever process wrote it.
     is_adopted = int(isinstance(history, NoHistory))
@@ -62,10 +70,12 @@ class ScopeCount:
 
     def __init__(self, level: ScopeLimits) -> None:
         self.level = level
-        self._answered: list[dict[int, int]] = [{} for _ in level.windows]
+        self._windows = counted_windows(level)
+        self._answered: list[dict[int, int]] = [{} for _ in self._windows]
         self._held: dict[tuple[int, int], int] = {}
         self._cooldown: Cooldown | None = None
         self._breaker: CircuitBreakerState | None = None
+        self._learned: list[tuple[int, int, int, int, int]] = []
 
     def hold(self, remaining_us: int, cost_units: int, count: int) -> None:
         """Requests that may be in flight for *remaining_us* more."""
@@ -73,7 +83,7 @@ class ScopeCount:
 
     def add(self, ago_us: int, cost_units: int, count: int) -> None:
         """Requests answered *ago_us* ago."""
-        for window, counts in zip(self.level.windows, self._answered, strict=True):
+        for window, counts in zip(self._windows, self._answered, strict=True):
             weight = count * cost_units if window.is_weighted else count
             if weight and ago_us <= window.length_us:
                 ago = _younger(ago_us, window)
@@ -88,6 +98,13 @@ class ScopeCount:
         """Take over a breaker; probes that were under way are forgotten, so half-open starts again."""
         self._breaker = breaker
 
+    def remember(self, learned: LearnedLimit) -> None:
+        """Take over what was learned of a window that is still counted."""
+        for number, window in enumerate(self._windows, start=1):
+            if window.id == learned.window_id and window.is_learnable:
+                ago_us = max(0, int(learned.throttled_ago_s * MICROSECONDS))
+                self._learned.append((number, learned.known, learned.base, ago_us, learned.proofs))
+
     def state(self) -> dict[str, Any]:
         """As ``lua/rebuild.lua`` reads it; answers oldest first."""
         breaker = self._breaker or CircuitBreakerState(self.level.scope.name, BreakerStatus.CLOSED)
@@ -99,12 +116,14 @@ class ScopeCount:
             "open_us": microseconds(breaker.open_remaining_s),
             "slots": [[remaining, cost, count] for (remaining, cost), count in self._held.items()],
             "windows": [[[ago, counts[ago]] for ago in sorted(counts, reverse=True)] for counts in self._answered],
+            "learned": self._learned,
         }
 
 
 def _younger(ago_us: int, window: Window) -> int:
     """Rounded towards now, so that it is never forgotten too early."""
-    return ago_us // window.quantum_us * window.quantum_us if window.quantum_us else ago_us
+    quantum_us = _CALENDAR_QUANTUM_US if window.calendar else window.quantum_us
+    return ago_us // quantum_us * quantum_us if quantum_us else ago_us
 
 
 def count_history(
@@ -113,6 +132,7 @@ def count_history(
     sent: Iterable[SentRequests],
     cooldowns: Iterable[Cooldown],
     breakers: Iterable[CircuitBreakerState],
+    learned: Iterable[LearnedLimit] = (),
 ) -> list[ScopeCount]:
     """The state of every scope named by *scopes* or by the history, the provider's first.
 
@@ -140,6 +160,8 @@ def count_history(
         levels(Scope.parse(cooldown.scope_name))[-1].pause(cooldown)
     for breaker in breakers:
         levels(Scope.parse(breaker.scope_name))[-1].restore(breaker)
+    for limit in learned:
+        levels(Scope.parse(limit.scope_name))[-1].remember(limit)
     return list(counts.values())
 
 

@@ -37,9 +37,12 @@ class Script:
         return cls(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-RESERVE = Script.load("reserve", "common", "breaker")
-SETTLE = Script.load("settle", "common", "breaker")
-REBUILD = Script.load("rebuild", "common")
+_STATE = ("base", "window", "breaker", "common")
+
+RESERVE = Script.load("reserve", *_STATE, "waiting")
+SETTLE = Script.load("settle", *_STATE, "waiting")
+REBUILD = Script.load("rebuild", *_STATE)
+ADJUST = Script.load("adjust", *_STATE, "waiting")
 DELETE = Script.load("delete")
 
 

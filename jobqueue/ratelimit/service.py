@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from jobqueue.errors import ConfigurationError, HandlerError, RateLimited
 from jobqueue.model.batching import BatchConfig, pick_batch_size
 from jobqueue.model.limit import Denied, Scope, Settled, Slot, SlotResult, SlotUse
+from jobqueue.notes import AnswerNotes
 from jobqueue.ratelimit.feedback import result_of
 from jobqueue.ratelimit.limiter import Limiter
 
@@ -105,15 +106,30 @@ class RateLimitService:
                 return decision
             self._sleep(decision.retry_after_s)
 
-    def record_success(self, slot: Slot, *, latency_s: float | None = None, operation: str = "") -> Settled:
-        """The request was answered. *latency_s* runs from sending to the whole answer."""
-        return self.limiter.settle([result_of(slot, latency_s=latency_s, operation=operation)])
+    def record_success(
+        self, slot: Slot, *, latency_s: float | None = None, operation: str = "", notes: AnswerNotes | None = None
+    ) -> Settled:
+        """The request was answered.
+
+        Args:
+            slot: What it was sent with.
+            latency_s: From sending to the whole answer.
+            operation: The provider's operation, for batch health.
+            notes: What its headers say of the provider's quotas: ``notes.headers(response.headers)``.
+        """
+        return self._settle(slot, None, latency_s, operation, notes)
 
     def record_failure(
-        self, slot: Slot, error: HandlerError, *, latency_s: float | None = None, operation: str = ""
+        self,
+        slot: Slot,
+        error: HandlerError,
+        *,
+        latency_s: float | None = None,
+        operation: str = "",
+        notes: AnswerNotes | None = None,
     ) -> Settled:
         """The request failed: `RateLimited` pauses, an outage counts in the breaker, a refusal is just an answer."""
-        return self.limiter.settle([result_of(slot, error, latency_s=latency_s, operation=operation)])
+        return self._settle(slot, error, latency_s, operation, notes)
 
     def give_back(self, slot: Slot) -> Settled:
         """The request was certainly never sent: the slot costs nothing."""
@@ -150,6 +166,20 @@ class RateLimitService:
         """
         for batch in batches:
             yield self._execute(batch, fn, timeout_s)
+
+    def _settle(
+        self,
+        slot: Slot,
+        error: HandlerError | None,
+        latency_s: float | None,
+        operation: str,
+        notes: AnswerNotes | None,
+    ) -> Settled:
+        reports, malformed = (notes.reports, notes.malformed) if notes else ((), 0)
+        result = result_of(
+            slot, error, latency_s=latency_s, operation=operation, reports=reports, malformed_headers=malformed
+        )
+        return self.limiter.settle([result])
 
     def _batches(self, config: BatchConfig, scope: Scope, operation: str, items: Iterator[T]) -> Iterator[Batch[T]]:
         while True:

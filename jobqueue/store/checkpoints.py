@@ -116,12 +116,14 @@ class Recorded:
         is_epoch_current: False when the limiter was rebuilt since the grants: no intent was written.
         state: The job's state now.
         epoch: The provider's epoch now; 0 when it is not known.
+        config_version: The version of the provider's limits now; None when it is not known.
     """
 
     held: frozenset[int]
     is_epoch_current: bool
     state: str
     epoch: int = 0
+    config_version: int | None = None
 
 
 def claim(database: Database, job_id: int, holder: Holder, *, count: int, lease_s: float) -> list[Claim]:
@@ -168,7 +170,13 @@ def record(
     params |= {"job_id": job_id, "commit": commit, "scope": scope, "provider": provider, "epoch": epoch}
     row = database.row("record", params)
     assert row is not None  # noqa: S101 - the statement always returns one row
-    return Recorded(frozenset(row["held"]), row["is_epoch_current"], row["state"] or "cancelled", row["epoch"] or 0)
+    return Recorded(
+        frozenset(row["held"]),
+        row["is_epoch_current"],
+        row["state"] or "cancelled",
+        row["epoch"] or 0,
+        row["config_version"] or 0,
+    )
 
 
 # Read from the left, so that an escaped backslash and a whole surrogate pair are passed over.

@@ -44,6 +44,11 @@ def next_due_in_s(database: Database, *, job_id: int | None = None) -> float | N
     return None if row is None or row["in_s"] is None else float(row["in_s"])
 
 
+def park_idle(database: Database, job_id: int, *, due_in_s: float, reason: str) -> None:
+    """Let the job's parts that nobody holds wait as well: what binds one of them binds all."""
+    database.rows("park_idle", {"job_id": job_id, "due_in_s": due_in_s, "reason": reason})
+
+
 def job_work(database: Database, job_id: int) -> tuple[int, int, float | None]:
     """Parts of the job due now and held by nobody, parts under a live lease, seconds until the earliest falls due."""
     row = database.row("job_work", {"job_id": job_id})
@@ -85,6 +90,14 @@ def end_abandoned_leases(database: Database) -> int:
 def revive_parts(database: Database) -> int:
     """Let unfinished parts of working jobs fall due that nothing would wake; how many there were."""
     return len(database.rows("revive_parts"))
+
+
+def wake_parked(database: Database, provider: str, *, job_ids: Sequence[int] | None = None) -> int:
+    """Let the parts that wait for a limit of *provider* fall due now, of some jobs or of all; how many there were."""
+    if job_ids is not None and not job_ids:
+        return 0
+    params = {"provider": provider, "job_ids": None if job_ids is None else list(job_ids)}
+    return len(database.rows("wake_parked", params))
 
 
 def finishable_jobs(database: Database) -> list[int]:

@@ -12,6 +12,7 @@ import psycopg
 from jobqueue.errors import DuplicateJobError, IdempotencyConflictError, InvalidTransitionError, NotFoundError
 from jobqueue.model.item import ItemStatus
 from jobqueue.model.job import TERMINAL, Job, JobEvent, JobRequest, JobStatus, Priority, sources, transition
+from jobqueue.model.label import Label
 from jobqueue.model.parting import PartRange
 from jobqueue.store.database import Database, query
 
@@ -74,6 +75,9 @@ def create(database: Database, job: NewJob, parts: Sequence[PartRange], rows: It
         if created is None:
             return _existing(database, job), False
         job_id: int = created["id"]
+        if request.concurrency is not None:
+            label = request.concurrency.label(request.label_values(job_id))
+            database.rows("set_concurrency", {"job_id": job_id, "concurrency": json.dumps(label.as_dict())})
         if request.is_unique:
             _refuse_duplicate(database, job, job_id)
         if job.rollback_of is not None:
@@ -203,6 +207,7 @@ def job_from_row(row: Mapping[str, Any]) -> Job:
         is_planned=row["planned_at"] is not None,
         summary=row["summary"],
         owner=row["owner"],
+        concurrency=None if row["concurrency"] is None else Label.from_dict(row["concurrency"]),
     )
 
 
@@ -291,8 +296,10 @@ def lock(database: Database, job_id: int) -> None:
 
 
 def stop_parts(database: Database, job_id: int) -> None:
-    """Let no part of the job fall due; held parts are released by their holders."""
+    """Let no part of the job fall due; held parts are released by their holders. It also leaves every line it is in."""
     database.rows("stop_parts", {"job_id": job_id})
+    # A statement of its own: whoever serves a line locks the waiter first and the parts after it.
+    database.rows("leave_lines", {"job_id": job_id})
 
 
 def start_parts(database: Database, job_id: int) -> None:

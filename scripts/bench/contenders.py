@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-import psycopg
 import redis
 from case import Case
 from servers import own_valkey
@@ -93,10 +92,8 @@ class Ours:
         self._queue = JobQueue(settings)
         self._queue.migrate()
         self._queue.set_provider(PROVIDER, base_url=site.sandbox.base_url)
-        self._queue.set_limits(PROVIDER, windows=case.expressions)
-        # Said in any case: what stands there without a word is not the bench's to know.
-        with psycopg.connect(stack.database_url) as connection:
-            connection.execute("UPDATE rate_limit_configs SET mode = %s WHERE provider = %s", [case.mode, PROVIDER])
+        # Said in any case: the default is auto.
+        self._queue.set_limits(PROVIDER, windows=case.expressions, mode=case.mode)
         return settings
 
 

@@ -311,7 +311,7 @@ def every_command() -> list[tuple[str, ...]]:
     """All commands there are."""
     simple = ["up", "enqueue", "status", "watch", "list", "items", "pause", "resume", "cancel", "retry", "workers"]
     simple += ["scheduler", "migrate", "cleanup", "env", "version"]
-    families = {"dead-letters": "list show retry discard", "limits": "show set", "providers": "list set"}
+    families = {"dead-letters": "list show retry discard", "limits": "show set remove", "providers": "list set"}
     nested = [(group, name) for group, names in families.items() for name in names.split()]
     return [(name,) for name in simple] + nested
 

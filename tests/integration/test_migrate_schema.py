@@ -109,6 +109,12 @@ def limits(columns: str, values: str) -> str:
     return f"INSERT INTO rate_limit_configs (provider, {columns}) VALUES ('new', {values})"
 
 
+HOLDER = (
+    "INSERT INTO concurrency_holders (label, holder, holder_host, holder_pid, holder_started, job_id, capacity, until)"
+    " VALUES ('l', 'h', 'host', 1, 1, {}, {}, now())"
+)
+WAITER = "INSERT INTO concurrency_waiters (label, job_id, capacity) VALUES ('l', {}, {})"
+
 CHECKPOINT = "UPDATE batch_checkpoints SET {} WHERE job_id = %(j)s"
 
 # constraint, and a statement that breaks it; %(j)s is a job of ten items in one part.
@@ -150,12 +156,21 @@ VIOLATIONS = {
     "dead_letters_decided_has_a_time": letter(state="retried"),
     "dead_letters_item_is_whole": letter(seq="NULL"),
     "dead_letters_one_waiting_per_item_idx": f"{letter()}, (%(j)s, 0, 0, 't', 'p', 'a', 'o', 'f', 'r', 'waiting', NULL)",
+    "concurrency_holders_job_id_fkey": HOLDER.format("987654", "1"),
+    "concurrency_holders_pkey": f"{HOLDER.format('%(j)s', '1')}, ('l', 'h', 'host', 1, 1, %(j)s, 1, now())",
+    "concurrency_holders_capacity_positive": HOLDER.format("%(j)s", "0"),
+    "concurrency_waiters_job_id_fkey": WAITER.format("987654", "1"),
+    "concurrency_waiters_pkey": f"{WAITER.format('%(j)s', '1')}, ('l', %(j)s, 1)",
+    "concurrency_waiters_capacity_positive": WAITER.format("%(j)s", "0"),
     "leader_leases_pkey": "INSERT INTO leader_leases VALUES ('sweep', 'a', now()), ('sweep', 'b', now())",
     "providers_pkey": "INSERT INTO providers (name, base_url) VALUES ('spotify', 'http://other')",
     "providers_name_is_plain": "INSERT INTO providers (name, base_url) VALUES ('Spot/ify', 'http://x')",
     "rate_limit_configs_provider_fkey": limits("windows", "''").replace("'new'", "'unknown'"),
     "rate_limit_configs_pkey": "INSERT INTO rate_limit_configs (provider) VALUES ('spotify')",
     "rate_limit_configs_scope_kind_known": limits("scope_kind", "'site'"),
+    "rate_limit_configs_name_fits_kind": limits("scope_kind, scope_name", "'operation', 'a:b'"),
+    "rate_limit_configs_floor_positive": limits("learned_floor", "0"),
+    "rate_limit_configs_backoff_is_the_providers": limits("scope_kind, backoff", "'account', '{\"bug\": {}}'"),
     "rate_limit_configs_mode_known": limits("mode", "'loose'"),
     "rate_limit_configs_concurrency_positive": limits("max_concurrency", "0"),
     "rate_limit_configs_cooldown_positive": limits("cooldown_default_s", "0"),

@@ -177,9 +177,9 @@ def test_no_more_than_the_cap_are_in_flight(make):
     granted(limiter.reserve(SPOTIFY, want=9), 1)
 
 
-@pytest.mark.parametrize(("retry_after_s", "lasts_s"), [(None, 7.0), (90_000.5, 90_000.5), (0.0, 0.001)])
+@pytest.mark.parametrize(("retry_after_s", "lasts_s"), [(90_000.5, 90_000.5), (0.0, 0.001)])
 def test_a_throttle_pauses_the_provider_as_long_as_it_asked(make, clock, retry_after_s, lasts_s):
-    """Nothing passes until the time is over, a day long too; without a time the default holds."""
+    """Nothing passes until the time is over, a day long too."""
     limiter = make("100/minute", account_windows="50/minute", cooldown_default_s=7)
     slot = granted(limiter.reserve(ALICE))[0]
     (cooldown,) = limiter.settle([SlotResult.throttled(slot, retry_after_s)]).cooldowns
@@ -209,10 +209,10 @@ def test_a_late_throttle_pauses_all_the_same(make, clock):
 
 def test_throttles_never_open_the_breaker_and_failures_do(make, clock):
     """Twenty 429s leave it closed; two failures open it, probes pass when its time is over, and success closes it."""
-    config = BreakerConfig(minimum_calls=2, failure_rate=0.5, open_s=5, jitter=0, probes=1)
-    limiter = make("100/minute", breaker=config, cooldown_default_s=0.001)
+    config = BreakerConfig(minimum_calls=2, failure_rate=0.5, open_s=5, jitter=0, probes=1, slow_start_s=0)
+    limiter = make("100/minute", breaker=config, learned_floor=100)
     for _ in range(20):
-        limiter.settle([SlotResult.throttled(granted(limiter.reserve(SPOTIFY))[0])])
+        limiter.settle([SlotResult.throttled(granted(limiter.reserve(SPOTIFY))[0], 0.001)])
         clock.advance(0.01)
     slots = granted(limiter.reserve(SPOTIFY, want=2), 2)
     (opened,) = limiter.settle([SlotResult(slot, SlotUse.FAILURE) for slot in slots]).breakers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 import redis
@@ -23,7 +24,9 @@ from jobqueue.errors import (
 from jobqueue.model.batching import BatchConfig
 from jobqueue.model.breaker import BreakerConfig
 from jobqueue.model.limit import DenialReason, Denied, Granted, ScopeKind, Slot, SlotResult, SlotUse
+from jobqueue.model.quota import QuotaReport
 from jobqueue.model.scope import Scope
+from jobqueue.notes import AnswerNotes
 from jobqueue.ratelimit import service as service_module
 from jobqueue.ratelimit import strategy as strategy_module
 from jobqueue.ratelimit.feedback import result_of
@@ -136,6 +139,28 @@ def test_a_batch_that_gets_no_slot_in_time_is_given_back(serve):
     results = list(service.execute_batches(batches, len, timeout_s=5))
     assert results[0].value == 10
     assert results[1].denied.reason is DenialReason.WINDOW
+
+
+def test_what_an_answers_headers_say_is_told_with_its_slot(redis_url, clock):
+    """Of a success and of a failure, for those who use the service alone."""
+
+    class Told(Limiter):
+        results = ()
+
+        def settle(self, results):
+            self.results = (*self.results, *results)
+            return super().settle(results)
+
+    notes = AnswerNotes()
+    notes.headers({"RateLimit": '"default";r=5;t=3', "Retry-After": "soon"})
+    limits = {"spotify": provider_limits("10/minute")}
+    with closing(Told(redis_url, limits, MemoryHistory(clock), clock_us=clock)) as limiter:
+        service = RateLimitService(limiter)
+        service.record_success(service.wait_for_rate_limit("spotify"), notes=notes)
+        service.record_failure(service.wait_for_rate_limit("spotify"), ItemRejected("404"), notes=notes)
+        service.record_success(service.wait_for_rate_limit("spotify"))
+    told = (QuotaReport(5, reset_in_s=3.0, policy="default"),)
+    assert [(one.reports, one.malformed_headers) for one in limiter.results] == [(told, 1), (told, 1), ((), 0)]
 
 
 def test_a_bug_in_the_function_passes_through_and_its_request_counts(serve):

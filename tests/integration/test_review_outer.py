@@ -17,7 +17,7 @@ import redis
 from store_world import claim_all, finish_part, new_job, one, opened_row, part_row, sql, write
 
 from jobqueue.cli.main import main
-from jobqueue.delivery import entry, queues
+from jobqueue.delivery import entry, queues, refusals
 from jobqueue.delivery.dispatch import LEADER_ROLE, dispatch
 from jobqueue.delivery.horse import WorkerSignals
 from jobqueue.delivery.timer import Timer
@@ -155,7 +155,7 @@ def test_a_worker_without_the_plugin_leaves_the_job_to_others(
         assert "cannot take it" in run_once(job_id)
     assert jobs.get(database, job_id).status is JobStatus.QUEUED
 
-    connection.expire(refused_key(job_id), entry.REFUSED_FOR_S)  # as if an hour had passed
+    connection.expire(refused_key(job_id), refusals.REFUSED_FOR_S)  # as if an hour had passed
     assert "no worker could take it for 60 minutes" in run_once(job_id)
     job = jobs.get(database, job_id)
     assert job.status is JobStatus.FAILED
@@ -175,7 +175,7 @@ def test_a_rollback_is_left_to_a_worker_that_knows_what_it_undoes(database: Data
 def test_a_worker_that_takes_the_job_ends_the_hour(database: Database, connection: redis.Redis) -> None:
     """What was refused before a slice ran is forgotten."""
     job_id = new_job(database)
-    connection.set(refused_key(job_id), b"1", ex=entry.REFUSED_FOR_S + 1)
+    connection.set(refused_key(job_id), b"1", ex=refusals.REFUSED_FOR_S + 1)
     dispatch(database, connection)
     burst()
     assert jobs.get(database, job_id).status is JobStatus.SUCCEEDED

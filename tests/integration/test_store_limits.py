@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from store_world import claim_all, new_job, one, opened_row, part_row, scratch_database, sql, write
@@ -10,8 +11,8 @@ from store_world import claim_all, new_job, one, opened_row, part_row, scratch_d
 from jobqueue.errors import NotFoundError, ServerUnavailableError
 from jobqueue.local import LocalStack
 from jobqueue.model.batching import BatchConfig
-from jobqueue.model.breaker import BreakerStatus, CircuitBreakerState
-from jobqueue.model.limit import Cooldown, RateLimitConfig, ScopeKind
+from jobqueue.model.breaker import BreakerConfig, BreakerStatus, CircuitBreakerState
+from jobqueue.model.limit import Cooldown, RateLimitConfig, ScopeKind, WindowMode
 from jobqueue.store import jobs, limits
 from jobqueue.store.checkpoints import Record
 from jobqueue.store.database import Database
@@ -30,18 +31,23 @@ def database(url: str) -> Iterator[Database]:
 
 
 def test_limits_are_stored_per_level_and_read_back(database: Database) -> None:
-    """A level that is set anew keeps its concurrency where asked to, and the other level is left alone."""
-    account = RateLimitConfig(scope_kind=ScopeKind.ACCOUNT, windows="5/second", max_concurrency=3)
-    limits.set_limits(database, account, "tidal", keeps_concurrency=False)
-    limits.set_limits(
-        database, RateLimitConfig(scope_kind=ScopeKind.ACCOUNT, windows="7/second"), "tidal", keeps_concurrency=True
+    """Every value of a level comes back as it was; setting it anew replaces it and leaves the other level alone."""
+    account = RateLimitConfig(
+        scope_kind=ScopeKind.ACCOUNT,
+        windows="5/second",
+        unit_windows="9/day",
+        max_concurrency=3,
+        cooldown_default_s=7.5,
+        breaker=BreakerConfig(failure_rate=0.25, open_s=9.0),
+        learned_floor=4,
     )
+    limits.set_limits(database, account, "tidal")
+    assert limits.provider_limits(database, "tidal").config(ScopeKind.ACCOUNT) == account
+    limits.set_limits(database, replace(account, windows="7/second", max_concurrency=None, breaker=None), "tidal")
     found = limits.provider_limits(database, "tidal")
     of_account, of_provider = found.config(ScopeKind.ACCOUNT), found.config(ScopeKind.PROVIDER)
-    assert of_account is not None
-    assert of_provider is not None
-    assert (of_account.windows, of_account.max_concurrency) == ("7/second", 3)
-    assert (of_provider.windows, of_provider.max_concurrency) == ("200 per 1 minute", None)
+    assert of_account == replace(account, windows="7/second", max_concurrency=None, breaker=None)
+    assert of_provider == RateLimitConfig(windows="200 per 1 minute", mode=WindowMode.STRICT)
     assert limits.provider_limits(database, "nobody").configs == ()
 
 

@@ -91,7 +91,7 @@ def test_a_record_writes_every_section_in_one_transaction(database: Database, ep
     job_id, claim = started_job(database, epoch)
     recorded = write(database, job_id, full_record(claim), epoch=epoch, commit=77)
 
-    assert recorded == checkpoints.Recorded(frozenset({0}), True, "running", epoch)
+    assert recorded == checkpoints.Recorded(frozenset({0}), True, "running", epoch, config_version=0)
     found = contents(database, job_id)
     (part,) = found["batch_checkpoints"]
     assert (part["cursor"], part["batch_no"], part["succeeded"], part["failed"], part["requests"]) == (8, 5, 2, 1, 1)

@@ -1,22 +1,20 @@
--- What the scripts share: the clock, and loading, counting and saving the state of one scope.
--- Times are whole microseconds; Lua's doubles hold them exactly until the year 2255.
--- KEYS: meta, lease, health, then for each scope its hash, slots, probes and one list per window.
+-- Loading and saving the state of one scope, and ending what its holders left behind.
+-- KEYS: meta, lease, health, then for each scope its hash, slots, probes, waiting, wants and one list per window.
 
 local LATENCY_WEIGHT = 0.2
+local OWN_FIELDS = {
+  'epoch', 'n', 'u', 'blocked_until', 'blocked_why', 'latency', 'throttles', 'throttled_at', 'margin', 'queue',
+}
 
-local function clock(given)
-  if given ~= '' then return tonumber(given) end
-  local t = redis.call('TIME')
-  return t[1] * 1000000 + t[2]
-end
-
-local function integer(x) return string.format('%.0f', x) end
-
--- The state is ours when this very server wrote it, for these windows, and nobody asked for a later epoch.
+-- The state is ours when this very server wrote it, for these windows, and nobody asked for a later epoch. A caller whose
+-- configuration is older than the one in force is told so: -2.
 local function epoch_of(conf, run_id, least_epoch)
-  local meta = redis.call('HMGET', KEYS[1], 'run_id', 'epoch', 'windows')
-  if meta[1] ~= run_id or meta[3] ~= conf.fingerprint then return nil end
-  if tonumber(meta[2]) < tonumber(least_epoch) then return nil end
+  local meta = redis.call('HMGET', KEYS[1], 'run_id', 'epoch', 'windows', 'version')
+  if meta[1] ~= run_id then return nil end
+  local version = tonumber(meta[4] or 0)
+  if conf.version < version then return nil, {-2, 0} end
+  if meta[3] ~= conf.fingerprint or tonumber(meta[2]) < tonumber(least_epoch) then return nil end
+  if conf.version > version then redis.call('HSET', KEYS[1], 'version', integer(conf.version)) end
   return meta[2]
 end
 
@@ -24,35 +22,6 @@ end
 local function ask_to_rebuild(conf, nonce)
   if redis.call('SET', KEYS[2], nonce, 'NX', 'PX', conf.rebuild_lease_ms) then return {-1, 0} end
   return {-1, math.max(1, redis.call('PTTL', KEYS[2]))}
-end
-
-local function split_entry(entry)
-  local colon = string.find(entry, ':', 1, true)
-  return tonumber(string.sub(entry, 1, colon - 1)), tonumber(string.sub(entry, colon + 1))
-end
-
--- Books `n` requests of `u` units as answered at `at`. They leave each window one length later.
-local function book(s, at, n, u)
-  for i, w in ipairs(s.conf.windows) do
-    local weight, time = w.weighted and u or n, at
-    if weight > 0 then
-      local list, last = s.lists[i], nil
-      if w.quantum > 0 then
-        time = math.ceil(at / w.quantum) * w.quantum
-        last = s.total[i] > 0 and redis.call('LINDEX', list, -1)
-      end
-      local last_time, last_weight = 0, 0
-      if last then last_time, last_weight = split_entry(last) end
-      if last and last_time >= time then
-        redis.call('LSET', list, -1, integer(last_time) .. ':' .. integer(last_weight + weight))
-      else
-        redis.call('RPUSH', list, integer(time) .. ':' .. integer(weight))
-      end
-      redis.call('PEXPIRE', list, s.ttl_ms)
-      s.total[i] = s.total[i] + weight
-    end
-  end
-  s.dirty = true
 end
 
 local function cost_of(slot) return tonumber(string.match(slot, '(%d+)$')) end
@@ -68,48 +37,71 @@ local function end_overdue_slots(s, now)
   if #overdue > 0 then redis.call('ZREMRANGEBYSCORE', s.slots, '-inf', now) end
 end
 
--- Drops what has left the window; false when list and total disagree.
-local function drop_expired(s, i, now)
-  local list, length = s.lists[i], s.conf.windows[i].us
-  while s.total[i] > 0 do
-    local head = redis.call('LINDEX', list, 0)
-    if not head then return false end
-    local time, weight = split_entry(head)
-    if time + length >= now then return true end
-    redis.call('LPOP', list)
-    s.total[i] = s.total[i] - weight
-    s.dirty = true
-  end
-  return true
+local function wipe(s)
+  redis.call('DEL', s.hash, s.slots, s.probes, s.waiting, s.wants, unpack(s.lists))
 end
 
-local function wipe(s)
-  redis.call('DEL', s.hash, s.slots, s.probes, unpack(s.lists))
-  s.fields = {}
+local function read_extra(text)
+  local foreign, until_us, known, base, at, proofs = string.match(text, '^(%d+):(%d+):(%d+):(%d+):(%d+):(%d+)$')
+  return {
+    foreign = tonumber(foreign), foreign_until = tonumber(until_us),
+    known = tonumber(known), base = tonumber(base), at = tonumber(at), proofs = tonumber(proofs),
+  }
+end
+
+local function write_extra(x)
+  if x.at == 0 and x.foreign == 0 then return '' end
+  local numbers = {x.foreign, x.foreign_until, x.known, x.base, x.at, x.proofs}
+  for i, number in ipairs(numbers) do numbers[i] = integer(number) end
+  return table.concat(numbers, ':')
+end
+
+-- What is known of window i besides its count; made when first needed.
+local function extra_of(s, i)
+  if not s.extra[i] then s.extra[i] = {foreign = 0, foreign_until = 0, known = 0, base = 0, at = 0, proofs = 0} end
+  s.dirty, s.extra_dirty = true, true
+  return s.extra[i]
+end
+
+local function fresh(conf, scope, k, epoch)
+  local s = {
+    conf = scope, hash = KEYS[k], slots = KEYS[k + 1], probes = KEYS[k + 2], waiting = KEYS[k + 3], wants = KEYS[k + 4],
+    lists = {}, total = {}, extra = {}, ttl_ms = conf.ttl_ms, epoch = epoch, dirty = false,
+  }
+  for i = 1, #scope.windows do s.lists[i], s.total[i] = KEYS[k + 4 + i], 0 end
+  return s, k + 5 + #scope.windows
+end
+
+local function read_fields(s, f)
+  s.n, s.u = tonumber(f[2] or 0), tonumber(f[3] or 0)
+  s.blocked_until, s.blocked_why = tonumber(f[4] or 0), f[5] or ''
+  s.latency, s.throttles, s.throttled_at = tonumber(f[6] or 0), tonumber(f[7] or 0), tonumber(f[8] or 0)
+  s.margin = tonumber(f[9] or (s.conf.margin and s.conf.margin.first) or 0)
+  s.queue = f[10] or ''
+  local at = #OWN_FIELDS
+  breaker.load(s, f, at)
+  at = at + #breaker.fields
+  for i = 1, #s.conf.windows do
+    s.total[i] = tonumber(f[at + 2 * i - 1] or 0)
+    local text = f[at + 2 * i]
+    if text and text ~= '' then s.extra[i] = read_extra(text) end
+  end
 end
 
 -- The scope's state as of `now`, or nil when it contradicts itself (a key was evicted) and must be rebuilt.
 local function load(conf, scope, k, epoch, now)
-  local s = {
-    conf = scope, hash = KEYS[k], slots = KEYS[k + 1], probes = KEYS[k + 2], lists = {}, total = {},
-    ttl_ms = conf.ttl_ms, epoch = epoch, dirty = false,
-  }
-  for i = 1, #scope.windows do s.lists[i] = KEYS[k + 2 + i] end
-  local f = redis.call('HMGET', s.hash, 'epoch', 'n', 'u', 'blocked_until', 'blocked_why', 'latency', 'breaker',
-    'open_until', 'opens', 'successes', 'buckets', unpack(scope.fields))
-  s.fields = f
+  local s, next_k = fresh(conf, scope, k, epoch)
+  local wanted = {unpack(OWN_FIELDS)}
+  for _, field in ipairs(breaker.fields) do wanted[#wanted + 1] = field end
+  for _, field in ipairs(scope.fields) do wanted[#wanted + 1] = field end
+  local f = redis.call('HMGET', s.hash, unpack(wanted))
   if not f[1] then
     if redis.call('EXISTS', s.slots, unpack(s.lists)) > 0 then return nil end
   elseif f[1] ~= epoch then
     wipe(s)
+    f = {}
   end
-  f = s.fields
-  s.n, s.u = tonumber(f[2] or 0), tonumber(f[3] or 0)
-  s.blocked_until, s.blocked_why = tonumber(f[4] or 0), f[5] or ''
-  s.latency = tonumber(f[6] or 0)
-  s.breaker, s.open_until, s.opens = f[7] or 'closed', tonumber(f[8] or 0), tonumber(f[9] or 0)
-  s.successes, s.buckets = tonumber(f[10] or 0), f[11] or ''
-  for i = 1, #scope.windows do s.total[i] = tonumber(f[11 + i] or 0) end
+  read_fields(s, f)
   if s.n > 0 then
     if redis.call('ZCARD', s.slots) ~= s.n then return nil end
     end_overdue_slots(s, now)
@@ -117,7 +109,22 @@ local function load(conf, scope, k, epoch, now)
   for i = 1, #scope.windows do
     if not drop_expired(s, i, now) then return nil end
   end
-  return s, k + 3 + #scope.windows
+  return s, next_k
+end
+
+-- All scopes of a call, or what to answer instead.
+local function load_all(conf, run_id, least_epoch, nonce, now)
+  local epoch, stale = epoch_of(conf, run_id, least_epoch)
+  if not epoch then return nil, nil, stale or ask_to_rebuild(conf, nonce) end
+  local scopes, k = {}, 4
+  for i, scope in ipairs(conf.scopes) do
+    scopes[i], k = load(conf, scope, k, epoch, now)
+    if not scopes[i] then
+      redis.call('DEL', KEYS[1])
+      return nil, nil, ask_to_rebuild(conf, nonce)
+    end
+  end
+  return scopes, epoch
 end
 
 -- A cool-down or an open breaker outlives an idle scope.
@@ -125,15 +132,44 @@ local function save(s, now)
   if not s.dirty then return end
   local values = {
     'epoch', s.epoch, 'n', integer(s.n), 'u', integer(s.u), 'blocked_until', integer(s.blocked_until),
-    'blocked_why', s.blocked_why, 'latency', integer(s.latency), 'breaker', s.breaker,
-    'open_until', integer(s.open_until), 'opens', integer(s.opens), 'successes', integer(s.successes),
-    'buckets', s.buckets,
+    'blocked_why', s.blocked_why, 'latency', integer(s.latency), 'throttles', integer(s.throttles),
+    'throttled_at', integer(s.throttled_at), 'queue', s.queue,
   }
-  for i, field in ipairs(s.conf.fields) do
-    values[#values + 1] = field
+  if s.conf.margin then
+    values[#values + 1] = 'margin'
+    values[#values + 1] = integer(s.margin)
+  end
+  if s.conf.breaker then breaker.values(s, values) end
+  for i = 1, #s.conf.windows do
+    values[#values + 1] = s.conf.fields[2 * i - 1]
     values[#values + 1] = integer(s.total[i])
+    if s.extra_dirty and s.extra[i] then
+      values[#values + 1] = s.conf.fields[2 * i]
+      values[#values + 1] = write_extra(s.extra[i])
+    end
   end
   redis.call('HSET', s.hash, unpack(values))
-  local lasting = math.max(0, s.blocked_until - now, s.open_until - now)
+  local lasting = math.max(0, s.blocked_until - now, math.min(breaker.lasting_until(s) - now, 2592000000000))
   redis.call('PEXPIRE', s.hash, integer(s.ttl_ms + lasting / 1000))
+end
+
+-- What is shown of a scope, and what of it must outlive Redis.
+local function describe(s, now)
+  local d = {
+    n = s.n, latency = s.latency, breaker = breaker.describe(s, now), windows = {}, margin_us = s.margin,
+    throttles = s.throttles, blocked_us = math.max(0, s.blocked_until - now), blocked_why = s.blocked_why,
+  }
+  for i, w in ipairs(s.conf.windows) do
+    local first, last, x = nil, nil, s.extra[i]
+    if s.total[i] > 0 then
+      first = leaves_at(w, split_entry(redis.call('LINDEX', s.lists[i], 0))) - now
+      last = leaves_at(w, split_entry(redis.call('LINDEX', s.lists[i], -1))) - now
+    end
+    d.windows[i] = {
+      used = s.total[i], in_flight = w.weighted and s.u or s.n, first_us = first or 0, last_us = last or 0,
+      foreign = foreign(s, i, now), limit = learned_limit(s, i, now),
+      known = x and x.known or 0, base = x and x.base or 0, ago_us = x and x.at > 0 and now - x.at or -1, proofs = x and x.proofs or 0,
+    }
+  end
+  return d
 end

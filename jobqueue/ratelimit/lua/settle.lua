@@ -1,26 +1,40 @@
 -- Settles many slots of one provider.
 -- ARGV: configuration, run id, least epoch, results as JSON, jitter per mille, nonce, now.
--- A result: id, cost, use, scopes (indices), pauses ({scope, us}), latency_us, operation, size (1: too large).
--- Answers {settled, JSON of what must outlive Redis} | {-1, ms until the rebuild lease ends}.
+-- A result: id, cost, use, scopes (indices), latency_us, age_us (since the answer), operation, size (1: too large),
+-- pause_us, pause_scope, hinted (the provider named the pause), learn (window a throttle speaks of), malformed,
+-- reports {{scope, window, remaining, us until it resets}}.
+-- Answers {settled, JSON of what must outlive Redis, JSON of whose turn came early} | {-1, ms} | {-2, 0}.
 
 local conf, results = cjson.decode(ARGV[1]), cjson.decode(ARGV[4])
 local jitter, now = tonumber(ARGV[5]), clock(ARGV[7])
-local epoch = epoch_of(conf, ARGV[2], ARGV[3])
-if not epoch then return ask_to_rebuild(conf, ARGV[6]) end
+local scopes, _, otherwise = load_all(conf, ARGV[2], ARGV[3], ARGV[6], now)
+if not scopes then return otherwise end
 
-local scopes, k = {}, 4
-for i, scope in ipairs(conf.scopes) do
-  scopes[i], k = load(conf, scope, k, epoch, now)
-  if not scopes[i] then
-    redis.call('DEL', KEYS[1])
-    return ask_to_rebuild(conf, ARGV[6])
+local LONGEST_UNHINTED = 3600000000
+
+-- A success says that the limit is at least what was sent; see jobqueue/model/learned.py.
+local function learn_from_success(s, i, sent_at)
+  local x = s.extra[i]
+  if not x or x.at == 0 then return end
+  if now - x.at >= 6 * s.conf.windows[i].us then
+    x.at, x.known, x.base, x.proofs = 0, 0, 0, 0
+  elseif sent_at <= x.at then
+    x.known = x.known + 1
+  elseif s.total[i] > math.max(x.known, x.base) then
+    x.known, x.proofs = s.total[i], x.proofs + 1
+  else
+    return
   end
-  scopes[i].sent, scopes[i].units = 0, 0
+  if math.max(x.known, x.base) >= s.conf.windows[i].limit then x.at, x.known, x.base, x.proofs = 0, 0, 0, 0 end
+  s.dirty, s.extra_dirty, s.learned_changed = true, true, true
 end
 
-local function pause(s, us)
-  if now + us > s.blocked_until then
-    s.blocked_until, s.blocked_why, s.dirty, s.paused = now + us, 'throttled', true, true
+local function succeed(s, sent_at)
+  if sent_at > s.throttled_at then s.throttles = 0 end
+  local margin = s.conf.margin
+  if margin then s.margin = math.max(margin.least, s.margin - math.floor(s.margin / 1024)) end
+  for i, w in ipairs(s.conf.windows) do
+    if w.learnable then learn_from_success(s, i, sent_at) end
   end
 end
 
@@ -28,13 +42,55 @@ end
 local function settle(s, r)
   if redis.call('ZREM', s.slots, r.id) == 0 then return false end
   s.n, s.u, s.dirty = s.n - 1, s.u - r.cost, true
-  if r.use ~= 'unused' then s.sent, s.units = s.sent + 1, s.units + r.cost end
-  record(s, r.id, r.use == 'ok' and 1 or r.use == 'failure' and 0 or nil, now, jitter)
+  if r.use == 'unused' then
+    s.given_back = (s.given_back or 0) + 1
+  else
+    local answered_at = now - r.age_us
+    local sent_at = answered_at - r.latency_us
+    for i, w in ipairs(s.conf.windows) do
+      local weight = w.weighted and r.cost or 1
+      local at = answered_at
+      if w.eager and r.latency_us > 0 then at = math.min(answered_at, sent_at + s.margin) end
+      if weight > 0 then book_window(s, i, at, weight) end
+    end
+    if r.use == 'ok' then succeed(s, sent_at) end
+  end
+  breaker.record(s, r.id, r.use == 'ok' and 1 or r.use == 'failure' and 0 or nil, r.latency_us, now, jitter)
   if r.latency_us > 0 then
     local weight = s.latency > 0 and LATENCY_WEIGHT or 1
     s.latency = s.latency + weight * (r.latency_us - s.latency)
   end
   return true
+end
+
+-- Throttles of requests that were under way when the first one came say nothing new.
+local function learn_from_throttle(s, r)
+  local answered_at = now - r.age_us
+  if answered_at - r.latency_us <= s.throttled_at then return end
+  s.throttles, s.throttled_at, s.dirty = s.throttles + 1, answered_at, true
+  local w = s.conf.windows[r.learn]
+  if not w then return end
+  local level = math.max(0, s.total[r.learn] - 1)
+  if w.eager and s.conf.margin and s.total[r.learn] + s.n >= 0.9 * w.limit then
+    s.margin = math.min(s.conf.margin.most, s.margin * 2)
+    return
+  end
+  local x = extra_of(s, r.learn)
+  local most = learned_limit(s, r.learn, answered_at)
+  x.known, x.base, x.at, x.proofs = math.min(level, most), math.floor(most / 2), answered_at, 0
+  s.learned_changed = true
+end
+
+-- A pause the provider did not name doubles with every throttle in a row.
+local function pause(s, r)
+  local us = r.pause_us
+  if not r.hinted then
+    us = us * 2 ^ math.min(4, math.max(0, s.throttles - 1))
+    us = math.min(math.max(r.pause_us, LONGEST_UNHINTED), us + math.floor(us * jitter / 2000))
+  end
+  if now + us > s.blocked_until then
+    s.blocked_until, s.blocked_why, s.dirty, s.paused = now + us, 'throttled', true, true
+  end
 end
 
 local function judge_batch(r)
@@ -50,29 +106,56 @@ local function judge_batch(r)
   redis.call('PEXPIRE', KEYS[3], conf.health.ttl_ms)
 end
 
-local settled = 0
-for _, r in ipairs(results) do
-  local is_held = false
-  for _, index in ipairs(r.scopes) do is_held = settle(scopes[index], r) or is_held end
-  if is_held then
-    settled = settled + 1
-    if r.operation ~= '' then judge_batch(r) end
+-- What the provider counts beyond all we sent is somebody else's: it may still be in flight here, never less than that.
+local seen = {}
+local function follow(report)
+  local s, i = scopes[report[1]], report[2]
+  local w = s.conf.windows[i]
+  local others = math.max(0, w.limit - report[3] - s.total[i] - (w.weighted and s.u or s.n))
+  local key = report[1] .. '.' .. i
+  if others > (seen[key] or -1) then
+    seen[key] = others
+    if others > 0 or s.extra[i] then
+      local x = extra_of(s, i)
+      x.foreign, x.foreign_until = others, others > 0 and now + math.min(w.us, math.max(1, report[4])) or 0
+    end
   end
-  -- A pause holds even if the slot is long gone: the provider said so.
-  if r.pause_us > 0 then pause(scopes[r.pause_scope], r.pause_us) end
 end
 
-local changed = {}
+local settled, malformed = 0, 0
+for _, is_throttle in ipairs({false, true}) do
+  for _, r in ipairs(results) do
+    if (r.use == 'throttled') == is_throttle then
+      local is_held = false
+      for _, index in ipairs(r.scopes) do is_held = settle(scopes[index], r) or is_held end
+      if is_held then
+        settled = settled + 1
+        malformed = malformed + r.malformed
+        if r.operation ~= '' then judge_batch(r) end
+        if is_throttle then learn_from_throttle(scopes[r.pause_scope], r) end
+      end
+      -- A pause holds even if the slot is long gone: the provider said so.
+      if r.pause_us > 0 then pause(scopes[r.pause_scope], r) end
+    end
+  end
+end
+for _, r in ipairs(results) do
+  for _, report in ipairs(r.reports) do follow(report) end
+end
+if malformed > 0 then redis.call('HINCRBY', KEYS[1], 'malformed', malformed) end
+
+local changed, called = {}, {}
 for index, s in ipairs(scopes) do
-  if s.sent > 0 then book(s, now, s.sent, s.units) end
+  if s.given_back then
+    for _, owner in ipairs(call_forward(s, s.given_back, now)) do called[#called + 1] = owner end
+  end
   save(s, now)
-  if s.paused or s.breaker_changed then
-    changed[#changed + 1] = {
-      scope = index, paused = s.paused or false, blocked_us = math.max(0, s.blocked_until - now),
-      breaker_changed = s.breaker_changed or false, breaker = s.breaker, opens = s.opens,
-      open_us = math.max(0, s.open_until - now),
-    }
+  if s.paused or s.breaker_changed or s.learned_changed then
+    local d = describe(s, now)
+    d.scope, d.paused, d.breaker_changed = index, s.paused or false, s.breaker_changed or false
+    d.learned_changed = s.learned_changed or false
+    changed[#changed + 1] = d
   end
 end
 redis.call('PEXPIRE', KEYS[1], conf.ttl_ms)
-return {settled, #changed > 0 and cjson.encode(changed) or '[]'}
+return {settled, #changed > 0 and cjson.encode(changed) or '[]', #called > 0 and cjson.encode(called) or '[]'}

@@ -113,5 +113,8 @@ WITH epoch AS MATERIALIZED (
 )
 SELECT (SELECT COALESCE(array_agg(part), '{}') FROM held) AS held,
     EXISTS (SELECT FROM epoch) AS is_epoch_current,
-    (SELECT epoch FROM limiter_epochs WHERE provider = %(provider)s) AS epoch,
+    limiter.epoch,
+    limiter.config_version,
     (SELECT state FROM jobs WHERE id = %(job_id)s) AS state
+FROM (VALUES (0)) AS one (n)
+LEFT JOIN limiter_epochs AS limiter ON limiter.provider = %(provider)s

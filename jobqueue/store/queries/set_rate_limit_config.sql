@@ -1,8 +1,8 @@
-INSERT INTO rate_limit_configs AS r (provider, scope_kind, windows, unit_windows, mode, max_concurrency)
-VALUES (%(provider)s, %(scope_kind)s, COALESCE(%(windows)s, ''), COALESCE(%(unit_windows)s, ''), COALESCE(%(mode)s, 'strict'),
-    %(max_concurrency)s)
-ON CONFLICT (provider, scope_kind) DO UPDATE SET
-    windows = COALESCE(%(windows)s, r.windows), unit_windows = COALESCE(%(unit_windows)s, r.unit_windows),
-    mode = COALESCE(%(mode)s, r.mode),
-    max_concurrency = CASE WHEN %(keeps_concurrency)s THEN r.max_concurrency ELSE %(max_concurrency)s END, updated_at = now()
-RETURNING provider, scope_kind, windows, unit_windows, mode, max_concurrency
+INSERT INTO rate_limit_configs (provider, scope_kind, scope_name, windows, unit_windows, mode, max_concurrency, cooldown_default_s,
+    breaker, learned_floor, backoff)
+VALUES (%(provider)s, %(scope_kind)s, %(scope_name)s, %(windows)s, %(unit_windows)s, %(mode)s, %(max_concurrency)s,
+    %(cooldown_default_s)s, %(breaker)s, %(learned_floor)s, %(backoff)s)
+ON CONFLICT (provider, scope_kind, scope_name) DO UPDATE SET
+    windows = excluded.windows, unit_windows = excluded.unit_windows, mode = excluded.mode,
+    max_concurrency = excluded.max_concurrency, cooldown_default_s = excluded.cooldown_default_s, breaker = excluded.breaker,
+    learned_floor = excluded.learned_floor, backoff = excluded.backoff, updated_at = now()

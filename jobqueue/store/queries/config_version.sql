@@ -1,0 +1,1 @@
+SELECT config_version FROM limiter_epochs WHERE provider = %(provider)s

@@ -1,0 +1,1 @@
+SELECT DISTINCT label FROM concurrency_holders WHERE holder = ANY (%(holders)s::text[])

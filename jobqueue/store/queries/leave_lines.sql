@@ -1,0 +1,1 @@
+DELETE FROM concurrency_waiters WHERE job_id = %(job_id)s

@@ -1,0 +1,389 @@
+"""Windows that begin at midnight, windows that count from the sending, and configurations that change meanwhile."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+import redis
+from ratelimit_world import SPOTIFY, Clock, MemoryHistory, provider_limits
+
+from jobqueue.model.limit import (
+    Adjustment,
+    DenialReason,
+    Denied,
+    Granted,
+    LearnedLimit,
+    ProviderLimits,
+    RateLimitConfig,
+    ScopeKind,
+    SlotResult,
+    WindowMode,
+)
+from jobqueue.model.quota import QuotaReport, QuotaUnit
+from jobqueue.ratelimit.limiter import Limiter
+
+PACIFIC = ZoneInfo("America/Los_Angeles")
+DAILY = "5/day resets at midnight America/Los_Angeles"
+
+
+@pytest.fixture
+def clock():
+    """A clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def history(clock):
+    """A history in memory."""
+    return MemoryHistory(clock)
+
+
+@pytest.fixture
+def make(redis_url, clock, history):
+    """Make limiters of ``spotify`` on the standing clock; closed after the test."""
+    made = []
+
+    def make(windows="", *, limits=None, **options):
+        limits = limits or provider_limits(windows, **options)
+        made.append(Limiter(redis_url, {"spotify": limits}, history, clock_us=clock))
+        return made[-1]
+
+    yield make
+    for limiter in made:
+        limiter.close()
+
+
+def at(clock, *when):
+    """Set the clock to a Pacific wall-clock time."""
+    clock.now_us = round(datetime(*when, tzinfo=PACIFIC).timestamp() * 1_000_000)
+
+
+def send(limiter, count, **result):
+    """Send *count* requests and answer them at once."""
+    decision = limiter.reserve(SPOTIFY, want=count)
+    assert isinstance(decision, Granted), decision
+    assert len(decision.slots) == count
+    limiter.settle([SlotResult(slot, **result) for slot in decision.slots])
+
+
+def test_a_daily_quota_is_whole_again_at_midnight_there(make, clock):
+    """Not a day after it was used, and not at midnight anywhere else."""
+    limiter = make(DAILY)
+    at(clock, 2026, 7, 1, 22, 0)
+    send(limiter, 5)
+    denial = limiter.reserve(SPOTIFY)
+    assert (denial.reason, denial.retry_after_s) == (DenialReason.WINDOW, 2 * 3600 + 2.001)
+    assert denial.constraint == "spotify: 5 per 1 day, resets at midnight America/Los_Angeles"
+    clock.advance(denial.retry_after_s - 0.002)
+    assert isinstance(limiter.reserve(SPOTIFY), Denied)
+    clock.advance(0.002)
+    send(limiter, 5)
+    assert limiter.reserve(SPOTIFY).retry_after_s == pytest.approx(86_400, abs=0.01)
+
+
+@pytest.mark.parametrize(("day", "hours"), [((2026, 3, 8), 23), ((2026, 11, 1), 25), ((2026, 6, 1), 24)])
+def test_a_day_is_as_long_as_the_calendar_says(make, clock, day, hours):
+    """Summer time begins and ends: the quota of that day lasts one hour less or more."""
+    limiter = make(DAILY)
+    at(clock, *day, 0, 0, 10)
+    send(limiter, 5)
+    assert limiter.reserve(SPOTIFY).retry_after_s == pytest.approx(hours * 3600 - 10 + 2, abs=0.01)
+
+
+def test_what_is_answered_around_midnight_counts_on_both_sides(make, clock):
+    """The provider's clock is not ours: two seconds before it is still today's for us, and tomorrow's for it perhaps."""
+    limiter = make(DAILY)
+    at(clock, 2026, 7, 1, 23, 59, 59)
+    send(limiter, 3)
+    clock.advance(4)
+    assert len(limiter.reserve(SPOTIFY, want=9).slots) == 2
+
+
+def test_a_request_under_way_at_midnight_counts_on_both_days(make, clock):
+    """Nobody knows on which it arrived."""
+    limiter = make(DAILY)
+    at(clock, 2026, 7, 1, 23, 59, 50)
+    slots = limiter.reserve(SPOTIFY, want=5, deadline_s=10).slots
+    clock.advance(15)
+    assert isinstance(limiter.reserve(SPOTIFY, deadline_s=10), Denied)
+    limiter.settle([SlotResult(slots[0])])
+    assert isinstance(limiter.reserve(SPOTIFY), Denied)
+
+
+def test_a_monthly_quota_ends_with_the_month(make, clock):
+    """February is shorter."""
+    limiter = make("3/month resets at midnight")
+    clock.now_us = round(datetime(2027, 2, 10, tzinfo=ZoneInfo("UTC")).timestamp() * 1_000_000)
+    send(limiter, 3)
+    assert limiter.reserve(SPOTIFY).retry_after_s == pytest.approx(19 * 86_400 + 2, abs=0.01)
+
+
+def test_a_calendar_window_is_one_entry_however_much_is_sent(make, clock, redis_url):
+    """Ten thousand units a day cost no more memory than ten."""
+    limiter = make(unit_windows="10000/day resets at midnight America/Los_Angeles")
+    for _ in range(50):
+        send(limiter, 20)
+        clock.advance(60)
+    with redis.Redis.from_url(redis_url) as client:
+        (key,) = client.keys("*uday*")
+        assert client.llen(key) <= 2
+    assert limiter.snapshot(SPOTIFY).windows[0].used == 1000
+
+
+@pytest.mark.parametrize("skew_s", [-60, 60, 86_400 * 3, -86_400 * 3])
+def test_a_worker_whose_clock_is_wrong_counts_the_same_day(redis_url, monkeypatch, skew_s):
+    """Boundaries are worked out by its clock and applied by the server's: seconds do nothing, days err on the safe side."""
+    limits = {"spotify": provider_limits(DAILY)}
+    history = MemoryHistory(Clock())
+    right = Limiter(redis_url, limits, history)
+    send(right, 5)
+    real = time.time
+    monkeypatch.setattr("jobqueue.ratelimit.limiter.time.time", lambda: real() + skew_s)
+    wrong = Limiter(redis_url, limits, history)
+    try:
+        assert isinstance(wrong.reserve(SPOTIFY), Denied)
+    finally:
+        right.close()
+        wrong.close()
+
+
+def test_an_eager_window_counts_from_the_sending_and_a_margin(make, clock):
+    """An answer after 300 ms: strict frees a second after it, eager a second and 40 ms after the sending."""
+    frees = {}
+    for mode in (WindowMode.STRICT, WindowMode.EAGER):
+        limiter = make("1/second", mode=mode)
+        limiter.clear(SPOTIFY)
+        (slot,) = limiter.reserve(SPOTIFY).slots
+        clock.advance(0.3)
+        limiter.settle([SlotResult(slot, latency_s=0.3)])
+        frees[mode] = round(0.3 + limiter.reserve(SPOTIFY).retry_after_s, 3)
+        clock.advance(10)
+    assert frees == {WindowMode.STRICT: 1.301, WindowMode.EAGER: 1.041}
+
+
+def test_an_eager_window_still_holds_the_slot_until_the_answer(make, clock):
+    """However late it comes: the provider may have counted it late."""
+    limiter = make("1/second", mode=WindowMode.EAGER)
+    (slot,) = limiter.reserve(SPOTIFY, deadline_s=9).slots
+    clock.advance(5)
+    assert isinstance(limiter.reserve(SPOTIFY), Denied)
+    limiter.settle([SlotResult(slot, latency_s=5.0)])
+    assert isinstance(limiter.reserve(SPOTIFY), Granted)
+
+
+def test_a_throttle_widens_the_margin_and_quiet_narrows_it(make, clock):
+    """At a full window it is the margin that was too small; the limit is not doubted."""
+    limiter = make("3/second", mode=WindowMode.EAGER)
+    slots = limiter.reserve(SPOTIFY, want=3).slots
+    clock.advance(0.1)
+    limiter.settle([SlotResult(slot, latency_s=0.1) for slot in slots[:2]])
+    throttled = SlotResult.throttled(slots[2], 0.001)
+    limiter.settle([SlotResult(slots[2], throttled.use, 0.1, throttled.throttle)])
+    state = limiter.snapshot(SPOTIFY)
+    assert state.learned == ()
+    assert state.margins_s == {"spotify": pytest.approx(0.08, abs=0.001)}
+    for _ in range(200):
+        clock.advance(1)
+        send(limiter, 1, latency_s=0.01)
+    assert limiter.snapshot(SPOTIFY).margins_s["spotify"] < 0.07
+
+
+def test_windows_are_eager_by_themselves_when_they_are_short():
+    """Up to two seconds, unless somebody says otherwise; calendar windows never are."""
+    config = RateLimitConfig(windows="9/second; 90/2 second; 100/minute", unit_windows=DAILY)
+    assert [window.is_eager for window in config.parsed_windows()] == [True, True, False, False]
+    strict = RateLimitConfig(windows="9/second", mode=WindowMode.STRICT)
+    assert not strict.parsed_windows()[0].is_eager
+
+
+def test_an_answer_counts_from_when_it_came_and_not_from_when_it_was_reported(redis_url):
+    """A second late in the report: a second less to wait afterwards."""
+    limiter = Limiter(redis_url, {"spotify": provider_limits("1/minute")}, MemoryHistory(Clock()))
+    try:
+        (slot,) = limiter.reserve(SPOTIFY).slots
+        limiter.settle([SlotResult(slot, answered_at_s=time.monotonic() - 20)])
+        assert 38 < limiter.reserve(SPOTIFY).retry_after_s <= 40.001
+    finally:
+        limiter.close()
+
+
+def test_late_reports_out_of_order_leave_in_their_order(make, clock, monkeypatch):
+    """The list of answers stays sorted: what was answered first leaves first."""
+    limiter = make("5/minute")
+    slots = limiter.reserve(SPOTIFY, want=5).slots
+    clock.advance(9)
+    now_s = time.monotonic()
+    monkeypatch.setattr("jobqueue.ratelimit.settlement.time.monotonic", lambda: now_s)
+    for slot, ago_s in zip(slots, (1, 5, 3, 8, 2), strict=True):
+        limiter.settle([SlotResult(slot, answered_at_s=now_s - ago_s)])
+    frees = []
+    for _ in range(5):
+        denial = limiter.reserve(SPOTIFY)
+        frees.append(round(denial.retry_after_s))
+        clock.advance(denial.retry_after_s)
+        limiter.reserve(SPOTIFY, deadline_s=10)
+    assert [sum(frees[: n + 1]) for n in range(5)] == [52, 55, 57, 58, 59]
+
+
+def test_less_left_than_we_know_of_means_somebody_else_took_it(make, clock):
+    """Our count goes up to the provider's until its reset, what is in flight here not counted twice."""
+    limiter = make("100/minute")
+    slots = limiter.reserve(SPOTIFY, want=12).slots
+    report = QuotaReport(remaining=40, limit=100, window_s=60, reset_in_s=20.0)
+    limiter.settle([SlotResult(slots[0]), SlotResult(slots[1], reports=(report,))])
+    (window,) = limiter.snapshot(SPOTIFY).windows
+    assert (window.used, window.in_flight, window.foreign, window.remaining) == (2, 10, 48, 40)
+    assert limiter.reserve(SPOTIFY, want=100, deadline_s=10).slots[39:40]
+    denial = limiter.reserve(SPOTIFY)
+    assert denial.retry_after_s == pytest.approx(20.001), "when the provider's window ends, not ours"
+    clock.advance(20.001)
+    assert limiter.snapshot(SPOTIFY).windows[0].foreign == 0
+
+
+def test_more_left_than_we_know_of_changes_nothing_and_a_later_report_replaces_an_earlier(make):
+    """The provider may count late; and what others took, they may not take again."""
+    limiter = make("100/minute")
+    for remaining, foreign in ((95, 4), (99, 0), (50, 47), (40, 56), (60, 35)):
+        send(limiter, 1, reports=(QuotaReport(remaining, 100, 60, 30.0),))
+        assert limiter.snapshot(SPOTIFY).windows[0].foreign == foreign
+
+
+@pytest.mark.parametrize(
+    ("report", "found"),
+    [
+        (QuotaReport(10, 300, 60), "300 per 1 minute"),
+        (QuotaReport(10, None, 60), "300 per 1 minute"),
+        (QuotaReport(2, 10), "10 per 1 second"),
+        (QuotaReport(2, 77), None),
+        (QuotaReport(2, None, 3600), None),
+        (QuotaReport(7, None, 86_400, unit=QuotaUnit.UNITS), "50 per 1 day (units)"),
+        (QuotaReport(7, 10, unit=QuotaUnit.CONTENT_BYTES), None),
+    ],
+)
+def test_a_report_is_held_against_the_window_it_speaks_of(make, report, found):
+    """By its length, else by its limit; one that fits no window says nothing."""
+    limiter = make("10/second; 300/minute", unit_windows="50/day")
+    send(limiter, 1, reports=(report,))
+    assert [w.text for w in limiter.snapshot(SPOTIFY).windows if w.foreign] == ([found] if found else [])
+
+
+def test_malformed_headers_are_counted_and_change_nothing(make):
+    """So somebody can see that a provider's form is not understood."""
+    limiter = make("9/minute")
+    send(limiter, 2, malformed_headers=3)
+    assert limiter.snapshot(SPOTIFY).malformed_headers == 6
+    assert limiter.snapshot(SPOTIFY).windows[0].remaining == 7
+
+
+def test_throttles_without_a_hint_pause_twice_as_long_each_time(make, clock):
+    """With jitter on top, never below the default, and from the default again after a success."""
+    limiter = make("1000/minute", cooldown_default_s=10, learned_floor=1000)
+    lasted = []
+    for _ in range(7):
+        clock.advance(1000)
+        (slot,) = limiter.reserve(SPOTIFY).slots
+        clock.advance(0.001)
+        lasted.append(limiter.settle([SlotResult.throttled(slot)]).cooldowns[0].remaining_s)
+    for index, pause_s in enumerate(lasted):
+        base_s = 10 * 2 ** min(4, index)
+        assert base_s <= pause_s <= 1.5 * base_s
+    assert len(set(lasted)) == 7
+    clock.advance(1000)
+    send(limiter, 1, latency_s=0.1)
+    clock.advance(1)
+    (slot,) = limiter.reserve(SPOTIFY).slots
+    clock.advance(0.001)
+    assert limiter.settle([SlotResult.throttled(slot)]).cooldowns[0].remaining_s <= 15
+
+
+def test_nothing_left_until_a_reset_is_as_good_as_a_named_pause(make):
+    """A throttle without Retry-After, whose headers say when there will be something again."""
+    limiter = make("9/minute")
+    (slot,) = limiter.reserve(SPOTIFY).slots
+    report = QuotaReport(0, 9, 60, 42.0)
+    result = SlotResult.throttled(slot)
+    (pause,) = limiter.settle([SlotResult(slot, result.use, 0.1, result.throttle, reports=(report,))]).cooldowns
+    assert pause.remaining_s == 42.0
+
+
+def test_where_no_window_can_be_learned_a_minute_is_watched(make, clock):
+    """A provider without configured limits: what it throttles at is found, and forgotten when it says no more."""
+    limiter = make("", limits=ProviderLimits("spotify", (RateLimitConfig(breaker=None),), 10.0))
+    slots = limiter.reserve(SPOTIFY, want=30).slots
+    clock.advance(0.2)
+    settled = limiter.settle([SlotResult(slot, latency_s=0.2) for slot in slots[:20]])
+    assert settled.learned == {}
+    settled = limiter.settle([SlotResult.throttled(slot, 5) for slot in slots[20:]])
+    (learned,) = settled.learned["spotify"]
+    assert (learned.window_id, learned.known) == ("r60", 20)
+    assert limiter.snapshot(SPOTIFY).windows == (), "it is no limit of anybody's"
+
+
+def test_what_was_learned_outlives_redis(make, clock, history, redis_url):
+    """Flushed, it comes back from the history, as old as it is by then; forgotten by a person it does not."""
+    limiter = make("100/minute")
+    history.known = [LearnedLimit("spotify", "r60", "100 per 1 minute", 31, 30, 20, 30.0, 0)]
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    assert len(limiter.reserve(SPOTIFY, want=100).slots) == 30
+    (learned,) = limiter.snapshot(SPOTIFY).learned
+    assert learned.throttled_ago_s == pytest.approx(30, abs=0.01)
+    assert limiter.adjust(SPOTIFY, Adjustment.FORGET_LEARNED).learned == {"spotify": ()}
+    assert len(limiter.reserve(SPOTIFY, want=100).slots) == 70
+
+
+def test_a_lifted_cool_down_is_over_and_the_first_in_line_is_called(make):
+    """By a person's word."""
+    limiter = make("9/minute")
+    (slot,) = limiter.reserve(SPOTIFY).slots
+    limiter.settle([SlotResult.throttled(slot, 3600)])
+    limiter.reserve(SPOTIFY, owner="5")
+    settled = limiter.adjust(SPOTIFY, Adjustment.LIFT_COOLDOWN)
+    assert [pause.remaining_s for pause in settled.cooldowns] == [0.0]
+    assert settled.called == ("5",)
+    assert isinstance(limiter.reserve(SPOTIFY, owner="5"), Granted)
+
+
+def versioned(version, windows):
+    """Limits as they are stored."""
+    return ProviderLimits("spotify", (RateLimitConfig(windows=windows, breaker=None),), 10.0, version)
+
+
+@pytest.mark.parametrize("windows", ["5/minute", "9/hour"])
+def test_whoever_holds_old_limits_is_told_as_soon_as_somebody_uses_new_ones(make, windows):
+    """It gets nothing more; pauses it was told of hold all the same."""
+    old, new = make(limits=versioned(1, "9/minute")), make(limits=versioned(2, windows))
+    slots = old.reserve(SPOTIFY, want=2).slots
+    assert isinstance(new.reserve(SPOTIFY), Granted)
+    denial = old.reserve(SPOTIFY)
+    assert denial.reason is DenialReason.OUTDATED
+    (pause,) = old.settle([SlotResult.throttled(slots[0], 60)]).cooldowns
+    assert (pause.scope_name, pause.remaining_s) == ("spotify", 60.0)
+    assert isinstance(new.reserve(SPOTIFY), Granted)
+
+
+def test_limits_of_an_operation_bind_all_accounts_of_it_and_no_other(make):
+    """Provider, operation and account are taken together or not at all."""
+    configs = (
+        RateLimitConfig(windows="9/minute", breaker=None),
+        RateLimitConfig(ScopeKind.OPERATION, "2/minute", scope_name="save", breaker=None),
+        RateLimitConfig(ScopeKind.ACCOUNT, "4/minute", breaker=None),
+        RateLimitConfig(ScopeKind.ACCOUNT, "1/minute", scope_name="slow", breaker=None),
+    )
+    limiter = make(limits=ProviderLimits("spotify", configs, 10.0))
+
+    def take(account, operation, want=9):
+        decision = limiter.reserve(SPOTIFY.__class__("spotify", account, operation), want=want)
+        return len(decision.slots) if isinstance(decision, Granted) else decision.constraint
+
+    assert take("slow", "list") == 1
+    assert take("a", "save", 1) == 1
+    assert take("b", "save") == 1
+    assert take("c", "save") == "spotify:save: 2 per 1 minute"
+    assert take("b", "list") == 3
+    assert take("b", "list") == "spotify/b: 4 per 1 minute"
+    assert take("c", "list") == 3
+    assert take("d", "list") == "spotify: 9 per 1 minute"
