@@ -24,6 +24,7 @@ def measured(script: str, *options: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_quota_counts_the_work_of_literal_workers_and_of_a_rival():
     """All calls are made, ours without a 429, and nobody uses more than there is."""
     options = ("--windows", "2", "--runs", "1", "--window", "rolling", "--workers", "2", "--latency-ms", "20")
@@ -39,6 +40,7 @@ def test_quota_counts_the_work_of_literal_workers_and_of_a_rival():
     assert ours["runs"][0]["most_arrivals"] == {"40/2s": 40}
 
 
+@pytest.mark.slow
 def test_quota_disturbs_the_run_as_it_was_told():
     """Clocks set wrong and Redis emptied: no 429; half the quota gone: told window by window."""
     options = ("--case", "20/2s", "--runs", "1", "--window", "rolling", "--workers", "2", "--latency-ms", "20")
@@ -50,6 +52,7 @@ def test_quota_disturbs_the_run_as_it_was_told():
     assert (run["calls"], run["lost"], run["refused"]) == (80, 0, 0)
 
 
+@pytest.mark.slow
 def test_quota_tells_of_a_halved_quota_window_by_window():
     """The rows cover every arrival, and in the halved windows there is less to have."""
     options = ("--case", "10/1s", "--runs", "1", "--window", "fixed", "--workers", "2", "--latency-ms", "20")
@@ -64,6 +67,7 @@ def test_quota_tells_of_a_halved_quota_window_by_window():
     assert by_index[1]["available"] == 5
 
 
+@pytest.mark.slow
 def test_reserve_measures_ours_and_theirs():
     """Every subject has a rate, percentiles in order, and memory."""
     options = ("--limit", "100/minute", "--callers", "1,2", "--rounds", "1", "--operations", "100", "--pairs", "100")
