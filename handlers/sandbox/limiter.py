@@ -171,6 +171,7 @@ class Limiter:
     def configure(self, limits: Iterable[Limit], kind: WindowKind | None = None) -> None:
         """Replace the limits; what was admitted stays counted."""
         with self._lock:
+            self._run_others(self._clock())
             self._limits = tuple(limits)
             self._kind = kind or self._kind
             self._longest_ns = max(self._longest_ns, *(limit.window_ns for limit in self._limits))
@@ -178,7 +179,9 @@ class Limiter:
     def scale(self, factor: float, *, for_s: float) -> None:
         """Multiply every limit by *factor* (at least one request stays) for *for_s* seconds."""
         with self._lock:
-            self._scale = (factor, self._clock() + round(for_s * NS_PER_S))
+            now_ns = self._clock()
+            self._run_others(now_ns)
+            self._scale = (factor, now_ns + round(for_s * NS_PER_S))
 
     def compete(self, rate_per_s: float, *, for_s: float) -> None:
         """Let another client take *rate_per_s* slots for *for_s* seconds; it respects the limit as well."""
