@@ -92,6 +92,7 @@ class Ours:
         self._queue = JobQueue(settings)
         self._queue.migrate()
         self._queue.set_provider(PROVIDER, base_url=site.sandbox.base_url)
+        # Said in any case: the default is auto.
         self._queue.set_limits(PROVIDER, windows=case.expressions, mode=case.mode)
         return settings
 
