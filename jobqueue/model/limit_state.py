@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from jobqueue.model.breaker import CircuitBreakerState
+from jobqueue.model.job import Priority
 from jobqueue.model.scope import Scope
 
 
@@ -20,6 +22,10 @@ class Cooldown:
     scope_name: str
     remaining_s: float
     reason: str = "throttled"
+
+    def as_dict(self) -> dict[str, str | float]:
+        """The same as JSON."""
+        return {"scope": self.scope_name, "remaining_s": round(self.remaining_s, 3), "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,23 @@ class Waiter:
     want: int
     asks_in_s: float
     waited_s: float
+
+    @property
+    def job_id(self) -> int | None:
+        """The job that waits; None where *owner* is no job's id, as in a program that uses the limiter by itself."""
+        return int(self.owner) if self.owner.isascii() and self.owner.isdecimal() else None
+
+    def as_dict(self) -> dict[str, str | int | float | None]:
+        """The same as JSON."""
+        return {
+            "scope": self.scope_name,
+            "owner": self.owner,
+            "job_id": self.job_id,
+            "priority": Priority(self.class_).queue,
+            "wants": self.want,
+            "asks_in_s": round(self.asks_in_s, 3),
+            "waited_s": round(self.waited_s, 3),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +170,35 @@ class RateLimitState:
     def tightest(self) -> WindowState | None:
         """The window with the smallest share left; None without windows."""
         return min(self.windows, key=lambda w: w.remaining / w.limit, default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            "scope": self.scope.name,
+            "is_rebuilding": self.epoch == 0,
+            "in_flight": self.in_flight,
+            "windows": [window.as_dict() for window in self.windows],
+            "learned": [limit.as_dict() for limit in self.learned],
+            "cooldowns": [pause.as_dict() for pause in self.cooldowns],
+            "breakers": [_breaker(breaker) for breaker in self.breakers],
+            "waiting": [waiter.as_dict() for waiter in self.waiting],
+            "eager_margins_s": dict(self.margins_s),
+            "latency_s": round(self.latency_s, 6),
+            "malformed_headers": self.malformed_headers,
+            "batch_health": dict(self.batch_health),
+        }
+
+
+def _breaker(state: CircuitBreakerState) -> dict[str, str | int | float]:
+    return {
+        "scope": state.scope_name,
+        "state": str(state.status),
+        "opens": state.opens,
+        "open_remaining_s": round(state.open_remaining_s, 3),
+        "calls": state.calls,
+        "failures": state.failures,
+        "slow": state.slow,
+        "failure_rate": round(state.failure_rate, 4),
+        "slow_rate": round(state.slow_rate, 4),
+        "slow_start_remaining_s": round(state.slow_start_remaining_s, 3),
+    }
