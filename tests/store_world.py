@@ -12,7 +12,7 @@ import psycopg
 
 from jobqueue.model.job import JobRequest
 from jobqueue.model.parting import PartRange, part_ranges
-from jobqueue.store import checkpoints, jobs
+from jobqueue.store import checkpoints, copying, jobs
 from jobqueue.store.checkpoints import Claim, Holder, Record, Recorded
 from jobqueue.store.database import Database
 
@@ -49,7 +49,7 @@ def create(
     fields: dict[str, Any] = {"type": "noop", "provider": PROVIDER, "operation": "noop"} | request
     new = jobs.NewJob(JobRequest(**fields), digest, item_count, rollback_of=rollback_of)
     rows = (
-        b"%d\t%d\t" % (seq // size, seq) + jobs.copy_fields(f"item-{seq}", {"n": seq} if seq % 2 else {})
+        b"%d\t%d\t" % (seq // size, seq) + copying.copy_fields(f"item-{seq}", {"n": seq} if seq % 2 else {})
         for seq in range(item_count)
     )
     return jobs.create(database, new, parts, rows)

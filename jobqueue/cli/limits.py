@@ -10,12 +10,11 @@ from jobqueue.cli.command import Group, examples, json_option, open_queue
 from jobqueue.cli.failure import DONE
 from jobqueue.cli.limit_control import hold_breaker, reset_limits
 from jobqueue.cli.limit_values import BACKOFF, BREAKER, CAP, level_options
-from jobqueue.cli.output import cell, clean, counted, duration, emit, say, table
+from jobqueue.cli.limit_view import backoff_words, describe_configured, describe_state
+from jobqueue.cli.output import cell, clean, emit, say
 from jobqueue.cli.parameters import DURATION, SIZES
 from jobqueue.engine.limits import LimitsChanged
 from jobqueue.model.limit import WindowMode
-
-_MOST_OVERRIDES = 20
 
 
 @click.group("limits", cls=Group)
@@ -28,43 +27,17 @@ def limits() -> None:
 @level_options("Show also what is left for")
 @json_option
 def show_limits(provider: str, account: str, operation: str, is_json: bool) -> int:
-    """Show a provider's limits and how far they are used up."""
+    """Show a provider's limits and where they stand: used, in flight, left, learned, paused, and who waits.
+
+    Lines without news are left out; --json has everything. Who waits is listed in the order of the line.
+    """
     with open_queue() as queue:
         view = queue.limits(provider, account, operation).as_dict()
     if is_json:
         emit(view)
         return DONE
-    for level, config in view["configured"].items():
-        say(f"{clean(provider)}, each {level}: {_config(config)}")
-    for override in view["overrides"][:_MOST_OVERRIDES]:
-        say(f"{clean(override['level'])}: {_config(override['limits'])}")
-    if len(view["overrides"]) > _MOST_OVERRIDES:
-        say(f"and {counted(len(view['overrides']) - _MOST_OVERRIDES, 'more override')}: --json lists them all")
-    for kind, policy in view["configured"].get("provider", {}).get("backoff", {}).items():
-        say(f"backoff after {kind}: {_backoff(policy)}")
-    if not view["configured"]:
-        say(f"{clean(provider)}: no limits")
-    if view["windows"]:
-        table(
-            [row | {"resets": duration(row["resets_in_s"]) if row["resets_in_s"] else "-"} for row in view["windows"]],
-            {
-                "scope": "SCOPE",
-                "window": "WINDOW",
-                "used": "USED",
-                "in_flight": "IN FLIGHT",
-                "remaining": "LEFT",
-                "resets": "ALL FREE IN",
-            },
-            right=("used", "in_flight", "remaining"),
-        )
-    for breaker in view["breakers"]:
-        probes = f", probes in {duration(breaker['open_remaining_s'])}" if breaker["open_remaining_s"] else ""
-        say(f"breaker of {clean(breaker['scope'])}: {breaker['state'].replace('_', '-')}{probes}")
-    for pause in view["cooldowns"]:
-        say(f"pause of {clean(pause['scope'])}: {clean(pause['reason'])}, lifts in {duration(pause['remaining_s'])}")
-    for operation, health in view["batch_health"].items():
-        if health < 1:
-            say(f"batches of {clean(operation)} are cut to {health:.0%} because large ones failed")
+    describe_configured(provider, view)
+    describe_state(view)
     return DONE
 
 
@@ -176,18 +149,4 @@ def _value(name: str, value: Any) -> str:
         return "not set"
     if isinstance(value, float):
         return f"{value:g}"  # a table's one decimal would hide what changed
-    return _backoff(value) if name.startswith("backoff.") else cell(value)
-
-
-def _backoff(policy: dict[str, Any]) -> str:
-    tries = f", {policy['max_attempts']} tries" if "max_attempts" in policy else ""
-    return f"{policy['jitter']} jitter from {duration(policy['base_s'])} up to {duration(policy['cap_s'])}{tries}"
-
-
-def _config(config: dict[str, Any]) -> str:
-    words = [config["windows"] or "any number of requests"]
-    if config["unit_windows"]:
-        words.append(f"{config['unit_windows']} units")
-    if config["max_concurrency"]:
-        words.append(f"{config['max_concurrency']} at once")
-    return clean(f"{', '.join(words)} ({config['mode']})")
+    return backoff_words(value) if name.startswith("backoff.") else cell(value)

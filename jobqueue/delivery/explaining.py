@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 
-import redis
-
 from jobqueue.delivery import presence
+from jobqueue.delivery.connected import Connected
 from jobqueue.delivery.dispatch import LEADER_ROLE
 from jobqueue.engine import enqueue, undo, why
 from jobqueue.engine.intake import RowSource
@@ -16,24 +14,11 @@ from jobqueue.engine.preflight import Preflight, Work, preflight, require_deadli
 from jobqueue.errors import ServerUnavailableError
 from jobqueue.model.job import JobRequest, Priority
 from jobqueue.model.standstill import Delivery, Facts
-from jobqueue.ratelimit.limiter import Limiter
-from jobqueue.settings import Settings
 from jobqueue.store import due, jobs
-from jobqueue.store.database import Database
 
 
-class Explaining(ABC):
+class Explaining(Connected):
     """What `JobQueue` says about jobs without changing any."""
-
-    settings: Settings
-    _database: Database
-    _connection: redis.Redis
-
-    @abstractmethod
-    def _limiter(self, provider: str) -> Limiter: ...
-
-    @abstractmethod
-    def _check_migrated(self) -> None: ...
 
     def job_facts(self, job_id: int) -> Facts:
         """What `jobqueue.model.why.explain` judges: why the job moves or not; with Redis away, what Postgres knows.

@@ -3,59 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from rq import Queue, Worker
 
 from jobqueue.delivery import entry, queues
-from jobqueue.delivery.dispatch import dispatch
 from jobqueue.delivery.explaining import Explaining
 from jobqueue.delivery.forgery import SliceJob
 from jobqueue.delivery.horse import describe_worker
+from jobqueue.delivery.limiting import Limiting
+from jobqueue.delivery.paging import ITEM_STATES, Page, bounded, check_choices, item_row, read_mark
 from jobqueue.engine import control, enqueue, registry, undo
 from jobqueue.engine.enqueue import Enqueued
-from jobqueue.engine.history import PostgresHistory
 from jobqueue.engine.intake import RowSource
 from jobqueue.engine.labels import label_of
-from jobqueue.engine.limits import (
-    LimitsChanged,
-    LimitsView,
-    adjust_limits,
-    change_limits,
-    level_scope,
-    remove_limits,
-    view_limits,
-)
 from jobqueue.engine.progress import job_progress
-from jobqueue.errors import InvalidInputError, ServerUnavailableError, UsageError
-from jobqueue.model.item import ItemStatus
+from jobqueue.errors import UsageError
 from jobqueue.model.job import Job, JobRequest, JobStatus, Priority
-from jobqueue.model.limit import Adjustment, Scope
-from jobqueue.model.limit_change import LimitsChange, level_named
 from jobqueue.model.progress import JobProgress
 from jobqueue.model.worker import WorkerConfig
-from jobqueue.ratelimit.limiter import Limiter
-from jobqueue.settings import Settings
-from jobqueue.store import cleanup, dead_letters, jobs, labels, limits
-from jobqueue.store.database import Database
+from jobqueue.store import cleanup, dead_letters, jobs, labels
 from jobqueue.store.labels import LabelStatus
-from jobqueue.store.migrate import check_migrated, migrate
-
-_MOST_AT_ONCE = 1000
-_ITEM_STATES = (*(str(status) for status in ItemStatus), "waiting", "cancelled")
+from jobqueue.store.migrate import migrate
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some rows, and the mark that gives the next ones; empty at the end."""
-
-    rows: list[dict[str, Any]]
-    next: str
-
-
-class JobQueue(Explaining):
+class JobQueue(Explaining, Limiting):
     """Everything a program or a person does with jobs.
 
     One instance belongs to one thread. It opens its connections when they are first needed.
@@ -68,13 +41,6 @@ class JobQueue(Explaining):
             print(queue.get_job_status(job.job_id).done)
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._database = Database(settings.database_url, name="jobqueue-client")
-        self._connection = queues.connect(settings.redis_url)
-        self._limiters: dict[str, tuple[int, Limiter]] = {}  # with the version of their limits
-        self._is_checked = False
-
     def __enter__(self) -> JobQueue:
         return self
 
@@ -82,14 +48,6 @@ class JobQueue(Explaining):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._database.close()
-        self._connection.close()
-        for _, limiter in self._limiters.values():
-            limiter.close()
-        self._limiters.clear()
 
     # --- jobs ---
 
@@ -171,10 +129,10 @@ class JobQueue(Explaining):
     ) -> list[dict[str, Any]]:
         """Latest jobs first, each as `JobProgress.as_dict` without pace and quota."""
         self._check_migrated()
-        _check_choices("state", states or (), [str(status) for status in JobStatus])
+        check_choices("state", states or (), [str(status) for status in JobStatus])
         # parked is running seen closely; the database knows running only.
         stored = None if states is None else ["running" if state == "parked" else state for state in states]
-        rows = jobs.list_jobs(self._database, states=stored, before_id=before_id, count=_bounded(count))
+        rows = jobs.list_jobs(self._database, states=stored, before_id=before_id, count=bounded(count))
         found = [_counted(job, counts).as_dict() for job, counts in rows]
         return [row for row in found if states is None or row["status"] in states]
 
@@ -214,11 +172,11 @@ class JobQueue(Explaining):
         """
         self._check_migrated()
         jobs.get(self._database, job_id)
-        _check_choices("status", [status] if status else (), _ITEM_STATES)
-        mark = _read_mark(after)
-        rows = jobs.items_page(self._database, job_id, status=status, after=mark, count=_bounded(count))
-        last = f"{rows[-1]['part']}.{rows[-1]['seq']}" if len(rows) == _bounded(count) else ""
-        return Page([_item_row(row) for row in rows], last)
+        check_choices("status", [status] if status else (), ITEM_STATES)
+        mark = read_mark(after)
+        rows = jobs.items_page(self._database, job_id, status=status, after=mark, count=bounded(count))
+        last = f"{rows[-1]['part']}.{rows[-1]['seq']}" if len(rows) == bounded(count) else ""
+        return Page([item_row(row) for row in rows], last)
 
     # --- dead letters ---
 
@@ -228,7 +186,7 @@ class JobQueue(Explaining):
         """Letters nobody has decided on, oldest first."""
         self._check_migrated()
         letters = dead_letters.list_letters(
-            self._database, job_id=job_id, fingerprint=fingerprint, count=_bounded(count), after_id=after_id
+            self._database, job_id=job_id, fingerprint=fingerprint, count=bounded(count), after_id=after_id
         )
         return [letter | {"created_at": letter["created_at"].isoformat()} for letter in letters]
 
@@ -257,119 +215,6 @@ class JobQueue(Explaining):
         """Discard these letters; the ids that were still waiting."""
         self._check_migrated()
         return dead_letters.discard(self._database, ids, reason=reason)
-
-    # --- providers and limits ---
-
-    def limits(self, provider: str, account: str = "", operation: str = "") -> LimitsView:
-        """Configured limits of a provider and how far they are used up, by all or also by one account or operation."""
-        self._check_migrated()
-        limits.endpoint(self._database, provider)
-        return view_limits(self._database, self._limiter(provider), Scope(provider, account, operation))
-
-    def set_limits(
-        self,
-        provider: str,
-        *,
-        account: str = "",
-        operation: str = "",
-        account_level: bool = False,
-        windows: str | None = None,
-        unit_windows: str | None = None,
-        mode: str | None = None,
-        max_concurrency: int | None = None,
-        cooldown_s: float | None = None,
-        breaker: Mapping[str, Any] | str | None = None,
-        learned_floor: int | None = None,
-        backoff: Mapping[str, Mapping[str, Any] | None] | None = None,
-        batch: tuple[str, int, int, int] | None = None,
-        is_dry_run: bool = False,
-    ) -> LimitsChanged:
-        """Change limits; what is not given stays. Workers follow within their next request, parked parts at once.
-
-        Args:
-            account: An account, or a site, to get limits of its own; they begin as the default for accounts.
-            operation: An operation to get limits of its own, beside those of the provider.
-            account_level: Change the default for accounts. Without any of the three the provider's limits are changed.
-            windows: See `LimitsChange` for this and what follows.
-            batch: Operation (``*`` for all), smallest, optimal and largest batch size.
-            is_dry_run: Check and compare, store nothing.
-
-        Raises:
-            ConfigurationError: A value is out of range or cannot be read; nothing was stored.
-            InvalidInputError: Nothing is to be changed, a name is unknown, or more than one level is named.
-        """
-        self._check_migrated()
-        limits.endpoint(self._database, provider)
-        kind, name = level_named(account, operation, account_level)
-        change = LimitsChange(
-            kind,
-            name,
-            windows=windows,
-            unit_windows=unit_windows,
-            mode=mode,
-            max_concurrency=max_concurrency,
-            cooldown_s=cooldown_s,
-            breaker=breaker,
-            learned_floor=learned_floor,
-            backoff=backoff or {},
-        )
-        changed = change_limits(self._database, provider, change, batch=batch, is_dry_run=is_dry_run)
-        if changed.version is not None:
-            self._tell()
-        return changed
-
-    def remove_limits(self, provider: str, *, account: str = "", operation: str = "") -> LimitsChanged:
-        """Drop the limits that an account or an operation has of its own; workers follow as with `set_limits`.
-
-        Raises:
-            NotFoundError: It has none.
-            InvalidInputError: Neither is named, or both are.
-        """
-        self._check_migrated()
-        limits.endpoint(self._database, provider)
-        kind, name = level_named(account, operation)
-        removed = remove_limits(self._database, provider, kind, name)
-        self._tell()
-        return removed
-
-    def adjust_limits(
-        self, provider: str, adjustments: Sequence[Adjustment], *, account: str = "", operation: str = ""
-    ) -> LimitsView:
-        """Lift a pause, forget what was learned, hold a breaker: of a provider, or of a level below it.
-
-        Raises:
-            InvalidInputError: The account or operation has no limits of its own, or the level no breaker.
-            ServerUnavailableError: Redis or Postgres cannot be reached.
-        """
-        self._check_migrated()
-        limits.endpoint(self._database, provider)
-        scope = level_scope(provider, *level_named(account, operation))
-        adjust_limits(self._database, self._limiter(provider), scope, adjustments)
-        self._tell()
-        return view_limits(self._database, self._limiter(provider), scope)
-
-    def providers(self) -> list[dict[str, Any]]:
-        """Configured providers: name, base_url, token_url."""
-        self._check_migrated()
-        return limits.list_providers(self._database)
-
-    def set_provider(self, name: str, *, base_url: str | None = None, token_url: str | None = None) -> dict[str, Any]:
-        """Change where a provider is reached; adds one that a package brought and nobody configured yet.
-
-        Raises:
-            InvalidInputError: No installed package brings it, or an address is none.
-            NotFoundError: It is new and *base_url* is None.
-        """
-        self._check_migrated()
-        if name not in {row["name"] for row in self.providers()}:
-            registry.provider(name)
-        for field, url in (("base_url", base_url), ("token_url", token_url)):
-            if url is not None and not url.startswith(("http://", "https://")):
-                raise InvalidInputError(
-                    f"{field} {url!r} is no web address.", remedy="Use http://… or https://….", field=field
-                )
-        endpoint = limits.set_endpoint(self._database, name, base_url=base_url, token_url=token_url)
-        return {"name": name, "base_url": endpoint.base_url, "token_url": endpoint.token_url}
 
     # --- running ---
 
@@ -403,65 +248,6 @@ class JobQueue(Explaining):
     def migrate(self) -> list[str]:
         """Bring the schema up to date; the names of what was applied."""
         return migrate(self.settings.database_url)
-
-    def _limiter(self, provider: str) -> Limiter:
-        version, limiter = self._limiters.get(provider, (-1, None))
-        if limiter is None or version != limits.config_version(self._database, provider):
-            if limiter is not None:
-                limiter.close()
-            config = limits.provider_limits(self._database, provider)
-            limiter = Limiter(self.settings.redis_url, {provider: config}, PostgresHistory(self._database))
-            self._limiters[provider] = config.version, limiter
-        return limiter
-
-    def _tell(self, job_id: int | None = None) -> None:
-        """Hint at what is due, of one job or of all; Redis going away now costs a few seconds, not the job."""
-        try:
-            dispatch(self._database, self._connection, job_id=job_id)
-        except ServerUnavailableError:
-            return
-
-    def _check(self) -> None:
-        self._check_migrated()
-        with queues.translated():
-            self._connection.ping()
-
-    def _check_migrated(self) -> None:
-        if not self._is_checked:
-            check_migrated(self._database)
-            self._is_checked = True
-
-
-def _bounded(count: int) -> int:
-    if not 1 <= count <= _MOST_AT_ONCE:
-        raise InvalidInputError(
-            f"count {count} is out of range.", remedy=f"Use 1 to {_MOST_AT_ONCE} and page on.", field="count"
-        )
-    return count
-
-
-def _check_choices(field: str, given: Sequence[str], known: Sequence[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise InvalidInputError(
-                f"{field} {name!r} is unknown.", remedy=f"Use one of: {', '.join(known)}.", field=field
-            )
-
-
-def _read_mark(after: str) -> tuple[int, int]:
-    if not after:
-        return (-1, -1)
-    part, _, seq = after.partition(".")
-    if not (part.isdigit() and seq.isdigit()):
-        raise InvalidInputError(
-            f"after {after!r} is no mark of a page.", remedy="Use the page's own 'next'.", field="after"
-        )
-    return (int(part), int(seq))
-
-
-def _item_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("seq", "key", "status", "attempts", "payload", "result", "error")
-    return {name: row[name] for name in names} | {"at": None if row["at"] is None else row["at"].isoformat()}
 
 
 def _counted(job: Job, counts: Mapping[str, int]) -> JobProgress:

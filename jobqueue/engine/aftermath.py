@@ -10,10 +10,10 @@ from typing import Any
 
 from jobqueue.engine.context import JobContext
 from jobqueue.engine.crew import Answer
+from jobqueue.engine.draft import Draft
 from jobqueue.engine.flight import Flight, Step
 from jobqueue.engine.masking import masked
 from jobqueue.engine.part import HeldPart, Repeat
-from jobqueue.engine.recorder import Draft
 from jobqueue.handler import Call, Effect, Reading
 from jobqueue.model.backoff import ErrorKind
 from jobqueue.model.failure import Facts, FailItems, RepeatLater, SplitBatch, consequence

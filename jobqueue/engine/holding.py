@@ -10,11 +10,11 @@ from jobqueue.engine import rollback
 from jobqueue.engine.aftermath import Aftermath
 from jobqueue.engine.context import JobContext
 from jobqueue.engine.departure import Departure, SliceReport
+from jobqueue.engine.draft import Draft
 from jobqueue.engine.flight import Flight
 from jobqueue.engine.gate import Gate
 from jobqueue.engine.heartbeat import Heartbeat
 from jobqueue.engine.part import HeldPart
-from jobqueue.engine.recorder import Draft
 from jobqueue.engine.tools import Tools
 from jobqueue.errors import ServerUnavailableError, UsageError
 from jobqueue.model.pace import Leave

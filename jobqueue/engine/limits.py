@@ -27,10 +27,8 @@ class LimitsView:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON."""
-        state = self.state
         return {
             "provider": self.configured.provider,
-            "scope": state.scope.name,
             "version": self.configured.version,
             "configured": {
                 str(config.scope_kind): describe(config) for config in self.configured.configs if not config.scope_name
@@ -45,23 +43,7 @@ class LimitsView:
                 for config in self.configured.configs
                 if config.scope_name
             ],
-            "in_flight": state.in_flight,
-            "windows": [window.as_dict() for window in state.windows],
-            "cooldowns": [
-                {"scope": pause.scope_name, "remaining_s": round(pause.remaining_s, 3), "reason": pause.reason}
-                for pause in state.cooldowns
-            ],
-            "breakers": [
-                {
-                    "scope": breaker.scope_name,
-                    "state": str(breaker.status),
-                    "opens": breaker.opens,
-                    "open_remaining_s": round(breaker.open_remaining_s, 3),
-                }
-                for breaker in state.breakers
-            ],
-            "batch_health": dict(state.batch_health),
-        }
+        } | self.state.as_dict()
 
 
 def view_limits(database: Database, limiter: Limiter, scope: Scope) -> LimitsView:

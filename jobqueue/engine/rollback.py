@@ -12,7 +12,7 @@ from jobqueue.engine.context import JobContext, as_request
 from jobqueue.handler import UndoItem
 from jobqueue.model.job import TERMINAL
 from jobqueue.model.parting import part_ranges, part_size
-from jobqueue.store import due, jobs, rollbacks
+from jobqueue.store import copying, due, jobs, rollbacks
 from jobqueue.store.database import Database
 
 log = structlog.get_logger("jobqueue.rollback")
@@ -46,7 +46,7 @@ def plan(database: Database, context: JobContext, *, part: int, fence: int) -> f
             return _ASK_AGAIN_S
         entries = rollbacks.journal_backwards(reader, source_id)
         rows = _Rows(handler.plan_undo(operation, provider, entries), None if context.operation.is_ordered else size)
-        jobs.copy_items(database, context.job.id, rows)
+        copying.copy_items(database, context.job.id, rows)
         ranges = list(part_ranges(rows.count, rows.size or max(1, rows.count), first_part=_FIRST_PART))
         jobs.create_parts(database, context.job.id, context.job.priority, ranges)
         summary = _summary(database, source_id, rows.count)
@@ -75,7 +75,7 @@ class _Rows:
     def __iter__(self) -> Iterator[bytes]:
         for item in self.items:
             part = _FIRST_PART + (self.count // self.size if self.size else 0)
-            yield b"%d\t%d\t" % (part, self.count) + jobs.copy_fields(item.key, item.payload)
+            yield b"%d\t%d\t" % (part, self.count) + copying.copy_fields(item.key, item.payload)
             self.count += 1
 
 

@@ -16,12 +16,13 @@ from jobqueue.engine.aftermath import Aftermath
 from jobqueue.engine.context import JobContext
 from jobqueue.engine.crew import Crew
 from jobqueue.engine.departure import Departure, SliceReport
+from jobqueue.engine.draft import Draft
 from jobqueue.engine.flight import Flight
 from jobqueue.engine.gate import Gate
 from jobqueue.engine.heartbeat import Heartbeat
 from jobqueue.engine.holding import Holding
 from jobqueue.engine.part import HeldPart
-from jobqueue.engine.recorder import Draft, Recorder
+from jobqueue.engine.recorder import Recorder
 from jobqueue.engine.tools import Tools
 from jobqueue.errors import ServerUnavailableError
 from jobqueue.handler import Call

@@ -16,7 +16,7 @@ from jobqueue.engine.intake import RowSource
 from jobqueue.errors import ConfigurationError, InvalidInputError
 from jobqueue.handler import JobHandler, Operation
 from jobqueue.model.job import JobRequest
-from jobqueue.store.jobs import copy_fields
+from jobqueue.store.copying import copy_fields
 
 SKIPPED_KEPT = 100
 """Skipped rows told of one by one; the rest is only counted."""

@@ -15,23 +15,19 @@ from hashlib import sha256
 from jobqueue.errors import ConfigurationError
 from jobqueue.model.backoff import ErrorKind, RetryPolicy
 from jobqueue.model.breaker import BreakerConfig, CircuitBreakerState
+from jobqueue.model.limit_state import Cooldown, LearnedLimit, RateLimitState, Waiter, WindowState
 from jobqueue.model.reservation import (
     Adjustment,
-    Cooldown,
     CostExceedsLimitError,
     DenialReason,
     Denied,
     Granted,
-    LearnedLimit,
-    RateLimitState,
     Settled,
     Slot,
     SlotResult,
     SlotUse,
     Throttle,
     UnknownProviderError,
-    Waiter,
-    WindowState,
 )
 from jobqueue.model.scope import Scope, ScopeKind
 from jobqueue.model.window import Window, WindowMode, parse_windows

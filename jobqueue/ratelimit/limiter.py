@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
 from secrets import token_hex
 from typing import Any
 
 import redis
 
-from jobqueue.errors import InvalidInputError, ServerUnavailableError
+from jobqueue.errors import ServerUnavailableError
 from jobqueue.model.job import Priority
 from jobqueue.model.limit import (
     Adjustment,
-    CostExceedsLimitError,
-    DenialReason,
     Denied,
     Granted,
     ProviderLimits,
@@ -26,48 +21,18 @@ from jobqueue.model.limit import (
     Settled,
     Slot,
     SlotResult,
-    UnknownProviderError,
 )
-from jobqueue.model.window import MICROSECONDS
+from jobqueue.ratelimit.asking import Ask, check_adjustment, check_request, deadline_within, outdated, rebuilding
 from jobqueue.ratelimit.history import RequestHistory
-from jobqueue.ratelimit.layout import Layout, lay_out
+from jobqueue.ratelimit.layout import Layout
+from jobqueue.ratelimit.layouts import Layouts
 from jobqueue.ratelimit.rebuild import microseconds, rebuild
 from jobqueue.ratelimit.reply import OUTDATED, Reply, read_denial, read_settled, read_state, rebuild_wait_ms
 from jobqueue.ratelimit.script import ADJUST, DELETE, RESERVE, SETTLE, Script, ScriptRunner
 from jobqueue.ratelimit.settlement import outdated_settlement, settlement
 
-LARGEST_WANT = 1000
-LONGEST_OWNER = 200
 _REBUILDS = 3
 _REBUILD_WAIT_S = 0.1
-_LARGEST_CACHE = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """What ``lua/reserve.lua`` is asked."""
-
-    operation: str
-    want: int
-    group: int
-    cost_units: int
-    life_us: int
-    nonce: str
-    owner: str = ""
-    priority: Priority = Priority.DEFAULT
-
-    def arguments(self, now: str) -> tuple[str | int, ...]:
-        return (
-            self.operation,
-            self.want,
-            self.group,
-            self.cost_units,
-            self.life_us,
-            self.nonce,
-            now,
-            self.owner,
-            int(self.priority) + 1,
-        )
 
 
 class Limiter:
@@ -100,12 +65,11 @@ class Limiter:
         key_prefix: str = "",
     ) -> None:
         self._runner = ScriptRunner(redis_url_or_client)
-        self._configs = configs
         self._history = history
         self._clock_us = clock_us
         self._random = random or Random()
         self._key_prefix = key_prefix
-        self._layouts: dict[tuple[Scope, ...], tuple[ProviderLimits, Layout]] = {}
+        self._layouts = Layouts(configs, key_prefix, clock_us)
         self._least_epoch: dict[str, int] = {}
 
     def reserve(
@@ -148,17 +112,11 @@ class Limiter:
         Source:
             RFC 9110 section 10.2.3 for Retry-After. Time is Redis's ``TIME``.
         """
-        limits, layout = self._laid_out((scope,))
-        _check_request(layout, want, cost_units, group, owner)
-        deadline_s = limits.longest_request_s if deadline_s is None else deadline_s
-        if not 0 < deadline_s <= limits.longest_request_s:
-            raise InvalidInputError(
-                f"deadline_s {deadline_s} is out of range.",
-                remedy=f"{scope.provider} allows more than 0 and at most {limits.longest_request_s} s.",
-                field="deadline_s",
-            )
+        limits, layout = self._layouts.of(scope)
+        check_request(layout, want, cost_units, group, owner)
+        deadline_s = deadline_within(limits, deadline_s)
         nonce = token_hex(8)
-        ask = _Ask("take", want, group, cost_units, microseconds(deadline_s), nonce, owner, priority)
+        ask = Ask("take", want, group, cost_units, microseconds(deadline_s), nonce, owner, priority)
         reply = self._reserve(limits, layout, ask)
         if isinstance(reply, Denied) or reply.granted < 1:
             return reply if isinstance(reply, Denied) else read_denial(reply, layout)
@@ -176,10 +134,10 @@ class Limiter:
 
         Raises: as `reserve`.
         """
-        limits, layout = self._laid_out((scope,))
-        _check_request(layout, 1, cost_units)
+        limits, layout = self._layouts.of(scope)
+        check_request(layout, 1, cost_units)
         nonce = token_hex(8)
-        reply = self._reserve(limits, layout, _Ask("hit", 1, 1, cost_units, 0, nonce))
+        reply = self._reserve(limits, layout, Ask("hit", 1, 1, cost_units, 0, nonce))
         if isinstance(reply, Denied) or reply.granted < 1:
             return reply if isinstance(reply, Denied) else read_denial(reply, layout)
         return Granted((Slot(f"{nonce}.1.{cost_units}", scope, cost_units),), reply.epoch, 0.0)
@@ -214,13 +172,8 @@ class Limiter:
 
         Raises: as `settle`; `InvalidInputError` when a breaker is to be changed where none is configured.
         """
-        limits, layout = self._laid_out((scope,))
-        if adjustment.is_of_breaker and layout.levels[-1].breaker is None:
-            raise InvalidInputError(
-                f"{layout.levels[-1].scope.name} has no circuit breaker.",
-                remedy="Configure one first: jobqueue limits set … --breaker …",
-                field="breaker",
-            )
+        limits, layout = self._layouts.of(scope)
+        check_adjustment(layout, adjustment)
         raw = self._changed(limits, layout, ADJUST, lambda: (adjustment.value, token_hex(8), self._now()))
         return Settled(0) if raw is None else read_settled(raw, layout)
 
@@ -244,9 +197,9 @@ class Limiter:
 
         Raises: as `reserve`.
         """
-        limits, layout = self._laid_out((scope,))
-        _check_request(layout, want, cost_units, owner=owner)
-        ask = _Ask("look", want, want, cost_units, 0, token_hex(8), owner, priority)
+        limits, layout = self._layouts.of(scope)
+        check_request(layout, want, cost_units, owner=owner)
+        ask = Ask("look", want, want, cost_units, 0, token_hex(8), owner, priority)
         reply = self._reserve(limits, layout, ask)
         if isinstance(reply, Denied):
             return reply
@@ -261,8 +214,8 @@ class Limiter:
             UnknownProviderError: No limits are configured for the scope's provider.
             ServerUnavailableError: Redis cannot be reached.
         """
-        limits, layout = self._laid_out((scope,))
-        reply = self._reserve(limits, layout, _Ask("look", 1, 1, 0, 0, token_hex(8)))
+        limits, layout = self._layouts.of(scope)
+        reply = self._reserve(limits, layout, Ask("look", 1, 1, 0, 0, token_hex(8)))
         if isinstance(reply, Denied):
             return RateLimitState(scope, epoch=0, windows=(), in_flight=0)
         return read_state(reply, scope, layout)
@@ -280,58 +233,33 @@ class Limiter:
 
         What was sent is not unsent by this: the provider may still count it.
         """
-        _, layout = self._laid_out((scope,))
+        _, layout = self._layouts.of(scope)
         self._runner.run(DELETE, layout.own_keys, "")
 
     def close(self) -> None:
         """Close the connection to Redis."""
         self._runner.close()
 
-    def _laid_out(self, scopes: tuple[Scope, ...]) -> tuple[ProviderLimits, Layout]:
-        limits = self._limits(scopes[0].provider)
-        cached = self._layouts.get(scopes)
-        now_s = self._now_s()
-        if cached is not None and cached[0] is limits and now_s < cached[1].valid_until_s:
-            return cached
-        if len(self._layouts) >= _LARGEST_CACHE:
-            self._layouts.clear()
-        levels = {level.scope.name: level for scope in scopes for level in limits.limits_for(scope)}
-        layout = lay_out(limits, tuple(levels.values()), self._key_prefix, now_s=now_s)
-        self._layouts[scopes] = found = limits, layout
-        return found
-
-    def _limits(self, provider: str) -> ProviderLimits:
-        limits = self._configs.get(provider)
-        if limits is None:
-            raise UnknownProviderError(
-                f"no limits are configured for provider {provider!r}.",
-                remedy=f"Known: {', '.join(sorted(self._configs)) or 'none'}.",
-            )
-        return limits
-
     def _now(self) -> str:
         return "" if self._clock_us is None else str(self._clock_us())
 
-    def _now_s(self) -> float:
-        return time.time() if self._clock_us is None else self._clock_us() / MICROSECONDS
-
-    def _reserve(self, limits: ProviderLimits, layout: Layout, ask: _Ask) -> Reply | Denied:
+    def _reserve(self, limits: ProviderLimits, layout: Layout, ask: Ask) -> Reply | Denied:
         for _ in range(_REBUILDS):
             least_epoch = self._least_epoch.get(limits.provider, 0)
             args = (least_epoch, *ask.arguments(self._now()))
             raw = self._runner.run(RESERVE, layout.keys, layout.configuration, *args)
             if raw[0] == OUTDATED:
-                return _outdated(limits.provider)
+                return outdated(limits.provider)
             wait_ms = rebuild_wait_ms(raw)
             if wait_ms is None:
                 return Reply.read(raw)
             if wait_ms:
-                return _rebuilding(limits.provider, min(wait_ms / 1000, _REBUILD_WAIT_S))
+                return rebuilding(limits.provider, min(wait_ms / 1000, _REBUILD_WAIT_S))
             self._rebuild(limits, [level.scope for level in layout.levels])
-        return _rebuilding(limits.provider, _REBUILD_WAIT_S)
+        return rebuilding(limits.provider, _REBUILD_WAIT_S)
 
     def _settle(self, results: Sequence[SlotResult]) -> Settled:
-        limits, layout = self._laid_out(tuple(dict.fromkeys(result.slot.scope for result in results)))
+        limits, layout = self._layouts.of(*dict.fromkeys(result.slot.scope for result in results))
         jitter = self._random.randrange(1001)
         raw = self._changed(
             limits, layout, SETTLE, lambda: (settlement(layout, results), jitter, token_hex(8), self._now())
@@ -357,36 +285,3 @@ class Limiter:
 
     def _rebuild(self, limits: ProviderLimits, scopes: Sequence[Scope]) -> None:
         rebuild(self._runner, self._history, limits, scopes, key_prefix=self._key_prefix, now=self._now())
-
-
-def _rebuilding(provider: str, wait_s: float) -> Denied:
-    words = f"{provider}: what was sent is being counted again"
-    return Denied(DenialReason.REBUILD, words, max(0.001, math.ceil(wait_s * 1000) / 1000), provider)
-
-
-def _outdated(provider: str) -> Denied:
-    words = f"{provider}: its limits were changed"
-    return Denied(DenialReason.OUTDATED, words, 0.001, provider)
-
-
-def _check_request(layout: Layout, want: int, cost_units: int, group: int = 1, owner: str = "") -> None:
-    if not 1 <= want <= LARGEST_WANT:
-        raise InvalidInputError(f"want {want} is out of range.", remedy=f"Ask for 1..{LARGEST_WANT}.", field="want")
-    if not 1 <= group <= want:
-        raise InvalidInputError(f"group {group} is out of range.", remedy=f"Use 1..{want}.", field="group")
-    if len(owner) > LONGEST_OWNER:
-        raise InvalidInputError(
-            f"owner {owner[:20]!r}… has {len(owner)} characters.",
-            remedy=f"Use at most {LONGEST_OWNER}, such as a job's id.",
-            field="owner",
-        )
-    if cost_units < 0:
-        raise InvalidInputError(f"cost_units {cost_units} is negative.", remedy="Use 0 or more.", field="cost_units")
-    for level in layout.levels:
-        for window in level.windows:
-            if window.is_weighted and cost_units > window.limit:
-                raise CostExceedsLimitError(
-                    f"cost_units {cost_units} can never fit {level.scope.name}: {window.text}.",
-                    remedy="Make the request smaller or raise the limit.",
-                    field="cost_units",
-                )

@@ -14,9 +14,9 @@ from jobqueue.model.item import ItemStatus
 from jobqueue.model.job import TERMINAL, Job, JobEvent, JobRequest, JobStatus, Priority, sources, transition
 from jobqueue.model.label import Label
 from jobqueue.model.parting import PartRange
+from jobqueue.store.copying import copy_items
 from jobqueue.store.database import Database, query
 
-_COPY_BLOCK_BYTES = 1 << 18
 _TROUBLE = frozenset({ItemStatus.FAILED, ItemStatus.UNCONFIRMED})
 
 
@@ -103,38 +103,6 @@ def create_parts(
             "last_seqs": [part.last_seq for part in parts],
         },
     )
-
-
-def copy_items(database: Database, job_id: int, rows: Iterable[bytes]) -> None:
-    """Stream *rows* into job_items, a quarter of a mebibyte at a time."""
-    prefix = b"%d\t" % job_id
-    with (
-        database.connection.cursor() as cursor,
-        cursor.copy("COPY job_items (job_id, part, seq, key, payload) FROM STDIN") as copy,
-    ):
-        block = bytearray()
-        for row in rows:
-            block += prefix
-            block += row
-            if len(block) >= _COPY_BLOCK_BYTES:
-                copy.write(bytes(block))
-                block.clear()
-        if block:
-            copy.write(bytes(block))
-
-
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-
-
-def copy_text(text: str) -> bytes:
-    """*text* as a field of COPY's text format."""
-    return text.translate(_ESCAPES).encode()
-
-
-def copy_fields(key: str, payload: Mapping[str, Any]) -> bytes:
-    """Key and payload as two fields of COPY's text format, newline included."""
-    tail = b"\\N" if not payload else copy_text(json.dumps(dict(payload), ensure_ascii=False, separators=(",", ":")))
-    return copy_text(key) + b"\t" + tail + b"\n"
 
 
 def _existing(database: Database, job: NewJob) -> int:

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from store_world import checkpoint, claim_all, contents, expire_leases, new_job, one, scratch_database
 
+from jobqueue.engine.draft import Draft
 from jobqueue.engine.flight import Flight
-from jobqueue.engine.recorder import Draft, Recorder
+from jobqueue.engine.recorder import Recorder
 from jobqueue.errors import ServerUnavailableError
 from jobqueue.local import LocalStack
 from jobqueue.model.item import SUCCEEDED, Item

@@ -27,9 +27,9 @@ from store_world import (
 
 from jobqueue.engine.aftermath import Aftermath
 from jobqueue.engine.departure import SliceReport
+from jobqueue.engine.draft import Draft
 from jobqueue.engine.heartbeat import Heartbeat
 from jobqueue.engine.holding import Holding
-from jobqueue.engine.recorder import Draft
 from jobqueue.handler import Call, Reading
 from jobqueue.local import LocalStack
 from jobqueue.model.item import SUCCEEDED, ItemOutcome

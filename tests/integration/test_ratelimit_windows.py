@@ -141,7 +141,7 @@ def test_a_worker_whose_clock_is_wrong_counts_the_same_day(redis_url, monkeypatc
     right = Limiter(redis_url, limits, history)
     send(right, 5)
     real = time.time
-    monkeypatch.setattr("jobqueue.ratelimit.limiter.time.time", lambda: real() + skew_s)
+    monkeypatch.setattr("jobqueue.ratelimit.layouts.time.time", lambda: real() + skew_s)
     wrong = Limiter(redis_url, limits, history)
     try:
         assert isinstance(wrong.reserve(SPOTIFY), Denied)

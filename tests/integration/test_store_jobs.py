@@ -21,7 +21,7 @@ from jobqueue.errors import (
 from jobqueue.local import LocalStack
 from jobqueue.model.job import TRANSITIONS, JobEvent, JobRequest, JobStatus, Priority
 from jobqueue.model.parting import PartRange
-from jobqueue.store import due, jobs
+from jobqueue.store import copying, due, jobs
 from jobqueue.store.database import Database
 
 
@@ -66,7 +66,7 @@ def test_a_job_is_stored_with_its_parts_and_items(database: Database) -> None:
 def test_any_text_survives_copy(database: Database, key: str) -> None:
     """What COPY would take for syntax arrives as it was, as key and within a payload."""
     request = JobRequest(type="noop", provider="noop")
-    row = b"0\t0\t" + jobs.copy_fields(key, {"text": key})
+    row = b"0\t0\t" + copying.copy_fields(key, {"text": key})
     job_id, _ = jobs.create(database, jobs.NewJob(request, "d", 1), [PartRange(0, 0, 0)], [row])
     (item,) = jobs.items_page(database, job_id)
     assert item["key"] == key
@@ -78,7 +78,7 @@ def test_a_job_whose_items_cannot_be_read_leaves_nothing_behind(database: Databa
     before = one(database, "SELECT count(*) FROM jobs")
 
     def rows() -> Iterator[bytes]:
-        yield b"0\t0\t" + jobs.copy_fields("fine", {})
+        yield b"0\t0\t" + copying.copy_fields("fine", {})
         raise OSError("the file is gone")
 
     request = JobRequest(type="noop", provider="noop")
