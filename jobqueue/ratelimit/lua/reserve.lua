@@ -69,7 +69,7 @@ local function grant(slots)
       s.n, s.u, s.dirty = s.n + #slots, s.u + #slots * cost, true
       breaker.lease(s, slots, deadline, now)
     end
-    serve_line(s, owner, #slots)
+    serve_line(s, owner, #slots, want)
   end
   redis.call('PEXPIRE', KEYS[1], conf.ttl_ms)
 end
