@@ -354,7 +354,7 @@ def versioned(version, windows):
 
 @pytest.mark.parametrize("windows", ["5/minute", "9/hour"])
 def test_whoever_holds_old_limits_is_told_as_soon_as_somebody_uses_new_ones(make, windows):
-    """It gets nothing more; pauses it was told of hold all the same."""
+    """It gets nothing more; pauses it was told of hold for all, whether or not its slots are still known."""
     old, new = make(limits=versioned(1, "9/minute")), make(limits=versioned(2, windows))
     slots = old.reserve(SPOTIFY, want=2).slots
     assert isinstance(new.reserve(SPOTIFY), Granted)
@@ -362,7 +362,18 @@ def test_whoever_holds_old_limits_is_told_as_soon_as_somebody_uses_new_ones(make
     assert denial.reason is DenialReason.OUTDATED
     (pause,) = old.settle([SlotResult.throttled(slots[0], 60)]).cooldowns
     assert (pause.scope_name, pause.remaining_s) == ("spotify", 60.0)
-    assert isinstance(new.reserve(SPOTIFY), Granted)
+    assert new.reserve(SPOTIFY).reason is DenialReason.COOLDOWN
+
+
+def test_slots_granted_under_old_limits_end_with_their_answers(make):
+    """Only the number changed, so they are still counted: a cap must not stay full until their deadline."""
+    configs = [RateLimitConfig(windows=windows, max_concurrency=2, breaker=None) for windows in ("9/minute", "8/minute")]
+    old, new = (make(limits=ProviderLimits("spotify", (config,), 10.0, n)) for n, config in enumerate(configs, start=1))
+    slots = old.reserve(SPOTIFY, want=2).slots
+    assert new.reserve(SPOTIFY).reason is DenialReason.CONCURRENCY
+    assert old.settle([SlotResult(slot) for slot in slots]).slots == 2
+    assert len(new.reserve(SPOTIFY, want=9).slots) == 2
+    assert new.snapshot(SPOTIFY).windows[0].used == 2
 
 
 def test_limits_of_an_operation_bind_all_accounts_of_it_and_no_other(make):

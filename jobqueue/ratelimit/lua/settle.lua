@@ -7,10 +7,29 @@
 
 local conf, results = cjson.decode(ARGV[1]), cjson.decode(ARGV[4])
 local jitter, now = tonumber(ARGV[5]), clock(ARGV[7])
-local scopes, _, otherwise = load_all(conf, ARGV[2], ARGV[3], ARGV[6], now)
-if not scopes then return otherwise end
-
 local LONGEST_UNHINTED = 3600000000
+
+-- What is counted has changed and was counted anew, these slots with it; only the pauses are news.
+local function pause_outdated()
+  local epoch, hashes, k = redis.call('HGET', KEYS[1], 'epoch'), {}, 4
+  for i, scope in ipairs(conf.scopes) do
+    hashes[i], k = KEYS[k], k + 5 + #scope.windows
+  end
+  for _, r in ipairs(results) do
+    local hash = hashes[r.pause_scope]
+    local kept = redis.call('HMGET', hash, 'epoch', 'blocked_until')
+    if r.pause_us > 0 and kept[1] == epoch and tonumber(kept[2] or 0) < now + r.pause_us then
+      redis.call('HSET', hash, 'blocked_until', integer(now + r.pause_us), 'blocked_why', 'throttled')
+      redis.call('PEXPIRE', hash, integer(conf.ttl_ms + r.pause_us / 1000))
+    end
+  end
+end
+
+local scopes, _, otherwise = load_all(conf, ARGV[2], ARGV[3], ARGV[6], now, true)
+if not scopes then
+  if otherwise[1] == -2 then pause_outdated() end
+  return otherwise
+end
 
 -- A success says that the limit is at least what was sent; see jobqueue/model/learned.py.
 local function learn_from_success(s, i, sent_at)
