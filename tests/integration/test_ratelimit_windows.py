@@ -191,6 +191,21 @@ def test_a_throttle_widens_the_margin_and_quiet_narrows_it(make, clock):
     assert limiter.snapshot(SPOTIFY).margins_s["spotify"] < 0.07
 
 
+def test_a_margin_that_cannot_help_any_more_gives_way_to_learning(make, clock):
+    """Throttles though the margin is at its widest: the limit itself is smaller than configured."""
+    limiter = make("10/second", mode=WindowMode.EAGER)
+    for _ in range(8):
+        clock.advance(3)
+        slots = limiter.reserve(SPOTIFY, want=10).slots
+        clock.advance(0.1)
+        limiter.settle([SlotResult(slot, latency_s=0.1) for slot in slots[1:]])
+        throttled = SlotResult.throttled(slots[0], 0.001)
+        limiter.settle([SlotResult(slots[0], throttled.use, 0.1, throttled.throttle)])
+    (learned,) = limiter.snapshot(SPOTIFY).learned
+    assert learned.limit == 9
+    assert limiter.snapshot(SPOTIFY).margins_s["spotify"] <= 0.5
+
+
 def test_windows_are_eager_by_themselves_when_they_are_short():
     """Up to two seconds, unless somebody says otherwise; calendar windows never are."""
     config = RateLimitConfig(windows="9/second; 90/2 second; 100/minute", unit_windows=DAILY)
@@ -318,7 +333,9 @@ def test_where_no_window_can_be_learned_a_minute_is_watched(make, clock):
     assert settled.learned == {}
     settled = limiter.settle([SlotResult.throttled(slot, 5) for slot in slots[20:]])
     (learned,) = settled.learned["spotify"]
-    assert (learned.window_id, learned.known) == ("r60", 20)
+    assert (learned.window_id, learned.known, learned.limit) == ("r60", 20, 20)
+    clock.advance(6)
+    assert isinstance(limiter.reserve(SPOTIFY), Denied), "what passed, and not half of a million millions"
     assert limiter.snapshot(SPOTIFY).windows == (), "it is no limit of anybody's"
 
 

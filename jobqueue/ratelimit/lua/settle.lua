@@ -7,7 +7,7 @@
 
 local conf, results = cjson.decode(ARGV[1]), cjson.decode(ARGV[4])
 local jitter, now = tonumber(ARGV[5]), clock(ARGV[7])
-local LONGEST_UNHINTED = 3600000000
+local LONGEST_UNHINTED, UNLIMITED, LEAST_THOUGHT = 3600000000, 2 ^ 40, 20
 
 -- What is counted has changed and was counted anew, these slots with it; only the pauses are news.
 local function pause_outdated()
@@ -90,12 +90,14 @@ local function learn_from_throttle(s, r)
   local w = s.conf.windows[r.learn]
   if not w then return end
   local level = math.max(0, s.total[r.learn] - 1)
-  if w.eager and s.conf.margin and s.total[r.learn] + s.n >= 0.9 * w.limit then
-    s.margin = math.min(s.conf.margin.most, s.margin * 2)
+  -- Once the margin is as wide as it gets, it is not the margin that is wrong.
+  if w.eager and s.conf.margin and s.total[r.learn] + s.n >= 0.9 * w.limit and s.margin * 2 <= s.conf.margin.most then
+    s.margin = s.margin * 2
     return
   end
   local x = extra_of(s, r.learn)
   local most = learned_limit(s, r.learn, answered_at)
+  if most >= UNLIMITED then most = math.max(LEAST_THOUGHT, level) end
   x.known, x.base, x.at, x.proofs = math.min(level, most), math.floor(most / 2), answered_at, 0
   s.learned_changed = true
 end
