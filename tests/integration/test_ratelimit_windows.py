@@ -84,6 +84,16 @@ def test_a_daily_quota_is_whole_again_at_midnight_there(make, clock):
     assert limiter.reserve(SPOTIFY).retry_after_s == pytest.approx(86_400, abs=0.01)
 
 
+def test_who_waits_for_a_later_day_is_told_its_midnight(make, clock):
+    """Not a multiple of the longest day there is; also when the whole quota is still in flight shortly before one."""
+    limiter = make("2/day resets at midnight America/Los_Angeles")
+    at(clock, 2026, 7, 1, 23, 57)
+    limiter.reserve(SPOTIFY, want=2)
+    told_s = [limiter.reserve(SPOTIFY, owner=f"job {n}").retry_after_s for n in range(12)]
+    expected_s = [180 + 2 + day * 86_400 for day in range(6) for _ in range(2)]
+    assert told_s == pytest.approx(expected_s, abs=0.1)
+
+
 @pytest.mark.parametrize(("day", "hours"), [((2026, 3, 8), 23), ((2026, 11, 1), 25), ((2026, 6, 1), 24)])
 def test_a_day_is_as_long_as_the_calendar_says(make, clock, day, hours):
     """Summer time begins and ends: the quota of that day lasts one hour less or more."""
