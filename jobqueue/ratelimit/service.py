@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from jobqueue.errors import ConfigurationError, HandlerError, RateLimited
 from jobqueue.model.batching import BatchConfig, pick_batch_size
-from jobqueue.model.limit import Denied, Scope, Settled, Slot, SlotResult, SlotUse
+from jobqueue.model.limit import DenialReason, Denied, Scope, Settled, Slot, SlotResult, SlotUse
 from jobqueue.notes import AnswerNotes
 from jobqueue.ratelimit.feedback import result_of
 from jobqueue.ratelimit.limiter import Limiter
@@ -93,7 +93,7 @@ class RateLimitService:
 
         Returns:
             A `Slot` to be given to `record_success`, `record_failure` or `give_back`; or the last `Denied` when
-            *timeout_s* would not be enough.
+            *timeout_s* would not be enough, or at once when the limiter's configuration is outdated: no wait helps.
 
         Raises: as `Limiter.reserve`.
         """
@@ -102,7 +102,8 @@ class RateLimitService:
             decision = self.limiter.reserve(scope, cost_units=cost_units)
             if not isinstance(decision, Denied):
                 return decision.slots[0]
-            if self._monotonic_s() + decision.retry_after_s > ends_at:
+            is_outdated = decision.reason is DenialReason.OUTDATED
+            if is_outdated or self._monotonic_s() + decision.retry_after_s > ends_at:
                 return decision
             self._sleep(decision.retry_after_s)
 
