@@ -47,6 +47,10 @@ class Layouts:
         self._kept[scopes] = found = limits, layout
         return found
 
+    def configure(self, configs: Mapping[str, ProviderLimits]) -> None:
+        """Put *configs* in the place of those before."""
+        self._configs = configs
+
     def _now_s(self) -> float:
         return time.time() if self._clock_us is None else self._clock_us() / MICROSECONDS
 

@@ -227,12 +227,12 @@ class Limiter:
 
         Raises: as `settle`.
         """
-        limits, layout = self._laid_out((scope,))
+        limits, layout = self._layouts.of(scope)
         self._changed(limits, layout, LEAVE, lambda: (owner, token_hex(8), self._now()))
 
     def configure(self, configs: Mapping[str, ProviderLimits]) -> None:
         """Use *configs* from the next call on, after a denial for `DenialReason.OUTDATED`."""
-        self._configs = configs
+        self._layouts.configure(configs)
 
     def require_epoch(self, provider: str, epoch: int) -> None:
         """Grant nothing more of *provider* from a state older than *epoch*.
