@@ -71,7 +71,8 @@ def after_throttle(
 ) -> Learned:
     """*learned* after a throttle answered at *answered_us*, when *level* requests of the window had been answered well.
 
-    To be called once for each burst: throttles of requests sent before the latest one came say nothing new.
+    To be called once for each burst: throttles of requests sent before the latest one came say nothing new. The level
+    counts what lies in the provider's window: with the pause it names one knows when that began.
     """
     most = learned_limit(learned, answered_us, limit=limit, window_us=window_us, floor=floor)
     if most >= UNLIMITED:
@@ -86,8 +87,8 @@ def after_success(learned: Learned, *, level: int, sent_us: int, now_us: int, li
     if now_us - learned.at_us >= FORGOTTEN_AFTER_WINDOWS * window_us:
         return Learned()
     if sent_us <= learned.at_us:
-        # It was let through before the throttle, and only its answer came later.
-        learned = replace(learned, known=learned.known + 1)
+        # It was let through before the throttle, and only its answer came later. What was thought then did not hold.
+        learned = replace(learned, known=min(learned.known + 1, 2 * learned.base))
     elif level > learned.sure:
         learned = replace(learned, known=level, proofs=learned.proofs + 1)
     return Learned() if learned.sure >= limit else learned

@@ -98,8 +98,9 @@ class RateLimitService:
     ) -> Self:
         """A service that needs Redis and no database.
 
-        Every process must be given the same limits. What Redis loses counts as never sent; a provider that the queue
-        works with too belongs to the queue's own limiter, whose limits have a version: this one is then refused.
+        Every process must be given the same limits: windows of other lengths are another count, and whoever comes with
+        them begins it anew. What Redis loses counts as never sent. A provider that the queue works with too belongs to
+        the queue's stored limits; once those were changed, this service is refused.
 
         Args:
             redis_url: Such as ``redis://localhost:6379/0``.

@@ -37,8 +37,8 @@ class HeldWindowRateLimiter(RateLimiter):
     """A moving window on the server's clock, whose entries may be held until the answer.
 
     `hit` counts from now, as every strategy does; `reserve` and `settle` hold the entry from the grant until the answer
-    and for one window more. May be used from several threads: each gets a connection of its own. Limits above 2000 are
-    counted in steps of 1/512 of their window: an entry leaves it that much too late at most, never too early.
+    and for one window more. May be used from several threads: each gets a connection of its own. Of limits above 2000
+    all but eight entries are counted in steps of 1/512 of the window: they leave it that much too late at most.
 
     Every call may raise `ServerUnavailableError`, or `limits.errors.StorageError` around it where the storage was made
     with ``wrap_exceptions``; and `InvalidInputError` for a negative cost.

@@ -162,18 +162,33 @@ def test_clearing_forgets_one_count_and_no_other(strategy):
 
 
 def test_a_million_in_two_seconds_is_counted_to_the_last(strategy, clock):
-    """In steps of 1/512 of the window: what was hit first leaves at most a step late, and never early."""
+    """As exactly as a small limit while there are few entries, however large they are."""
     item = parse("1000000 per 2 second")
     assert strategy.hit(item)
     clock.advance(1)
     assert strategy.hit(item, cost=999_999)
     assert not strategy.hit(item)
-    clock.advance(0.999_999)
+    clock.advance(1)
     assert strategy.get_window_stats(item).remaining == 0
-    clock.advance(2 / 512)
+    clock.advance(0.000_001)
     assert strategy.get_window_stats(item).remaining == 1
     clock.advance(1)
     assert strategy.get_window_stats(item).remaining == 1_000_000
+
+
+def test_a_crowd_shares_steps_and_none_of_it_leaves_too_early(strategy, clock):
+    """In steps of 1/512 of the window: each is free at most a step late."""
+    item = parse("1000000 per 2 second")
+    step_us = 2_000_000 // 512
+    for _ in range(1000):
+        assert strategy.hit(item, cost=1000)
+        clock.advance(0.0015)
+    assert not strategy.hit(item)
+    clock.advance(0.5)
+    for left in range(40):
+        remaining = strategy.get_window_stats(item).remaining
+        assert 1000 * (left - 1 - step_us // 1500) <= remaining <= 1000 * left
+        clock.advance(0.0015)
 
 
 def test_a_large_cost_costs_no_more_memory_than_a_small_one(strategy, redis_url):

@@ -92,11 +92,22 @@ class BothLearners(RuleBasedStateMachine):
         elif sent_us > self.throttled_at_us:
             self.throttled_at_us = self.clock.now_us
             self.model = after_throttle(
-                self.model, level=used, answered_us=self.clock.now_us, limit=LIMIT, window_us=WINDOW_US, floor=FLOOR
+                self.model,
+                level=self.answered_in_its_window(),
+                answered_us=self.clock.now_us,
+                limit=LIMIT,
+                window_us=WINDOW_US,
+                floor=FLOOR,
             )
             self.seen["throttled"] += 1
         else:
             self.seen["throttled by the same burst"] += 1
+
+    def answered_in_its_window(self):
+        """What the provider can still count, the throttled one left out: later than one window before, and a latency."""
+        since_us = self.clock.now_us - WINDOW_US + float(self.redis.hget(KEY, "latency"))
+        entries = [entry.split(":") for entry in self.redis.lrange(KEY + ":r1", 0, -1)]
+        return sum(int(weight) for at_us, weight in entries if int(at_us) > since_us) - 1
 
     @rule(us=st.one_of(st.integers(1_001, 300_000), st.integers(1_001, 8_000_000)))
     def advance(self, us):

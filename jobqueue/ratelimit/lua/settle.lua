@@ -38,7 +38,7 @@ local function learn_from_success(s, i, sent_at)
   if now - x.at >= 6 * s.conf.windows[i].us then
     x.at, x.known, x.base, x.proofs = 0, 0, 0, 0
   elseif sent_at <= x.at then
-    x.known = x.known + 1
+    x.known = math.min(x.known + 1, 2 * x.base)
   elseif s.total[i] > math.max(x.known, x.base) then
     x.known, x.proofs = s.total[i], x.proofs + 1
   else
@@ -82,6 +82,25 @@ local function settle(s, r)
   return true
 end
 
+-- What was answered well of what the provider counts: its window began when its pause says, or else one length before.
+local function level_of(s, r, answered_at)
+  local w, list = s.conf.windows[r.learn], s.lists[r.learn]
+  local since = answered_at - w.us + s.latency
+  -- Whole seconds are rounded up, so it may have begun one earlier.
+  if r.hinted then since = math.max(since, answered_at + r.pause_us - 1000000 - w.us) end
+  local sum, stop = 0, -1
+  while true do
+    local entries = redis.call('LRANGE', list, stop - 63, stop)
+    for i = #entries, 1, -1 do
+      local time, weight = split_entry(entries[i])
+      if time <= since then return math.max(0, sum - 1) end
+      sum = sum + weight
+    end
+    if #entries < 64 then return math.max(0, sum - 1) end
+    stop = stop - 64
+  end
+end
+
 -- Throttles of requests that were under way when the first one came say nothing new.
 local function learn_from_throttle(s, r)
   local answered_at = now - r.age_us
@@ -89,7 +108,7 @@ local function learn_from_throttle(s, r)
   s.throttles, s.throttled_at, s.dirty = s.throttles + 1, answered_at, true
   local w = s.conf.windows[r.learn]
   if not w then return end
-  local level = math.max(0, s.total[r.learn] - 1)
+  local level = level_of(s, r, answered_at)
   -- Once the margin is as wide as it gets, it is not the margin that is wrong.
   if w.eager and s.conf.margin and s.total[r.learn] + s.n >= 0.9 * w.limit and s.margin * 2 <= s.conf.margin.most then
     s.margin = s.margin * 2

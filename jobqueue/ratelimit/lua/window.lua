@@ -20,10 +20,13 @@ local function leaves_rounds_later(w, leaves, rounds)
   return leaves + rounds * length
 end
 
+-- So many entries of a bucketed window keep their own microsecond: only what comes in a crowd has to share.
+local MOST_EXACT = 8
+
 -- Books `weight` as answered at `at`. Answers may come out of order; the list stays sorted.
 local function book_window(s, i, at, weight)
   local w, list, time = s.conf.windows[i], s.lists[i], at
-  if w.quantum then time = math.ceil(at / w.quantum) * w.quantum end
+  if w.quantum and redis.call('LLEN', list) >= MOST_EXACT then time = math.ceil(at / w.quantum) * w.quantum end
   local last = s.total[i] > 0 and redis.call('LINDEX', list, -1)
   s.total[i] = s.total[i] + weight
   s.counted = true
