@@ -171,6 +171,7 @@ class Limiter:
     def configure(self, limits: Iterable[Limit], kind: WindowKind | None = None) -> None:
         """Replace the limits; what was admitted stays counted."""
         with self._lock:
+            self._run_others(self._clock())
             self._limits = tuple(limits)
             self._kind = kind or self._kind
             self._longest_ns = max(self._longest_ns, *(limit.window_ns for limit in self._limits))
@@ -178,7 +179,9 @@ class Limiter:
     def scale(self, factor: float, *, for_s: float) -> None:
         """Multiply every limit by *factor* (at least one request stays) for *for_s* seconds."""
         with self._lock:
-            self._scale = (factor, self._clock() + round(for_s * NS_PER_S))
+            now_ns = self._clock()
+            self._run_others(now_ns)
+            self._scale = (factor, now_ns + round(for_s * NS_PER_S))
 
     def compete(self, rate_per_s: float, *, for_s: float) -> None:
         """Let another client take *rate_per_s* slots for *for_s* seconds; it respects the limit as well."""
@@ -218,25 +221,27 @@ class Limiter:
         return max(self._free_at_of(limit, now_ns) for limit in self._limits)
 
     def _free_at_of(self, limit: Limit, now_ns: int) -> int:
-        return _free_at(self._admitted_ns, self._quota(limit, now_ns), limit.window_ns, self._kind, now_ns)
+        quota = self._quota(limit, now_ns)
+        used = self._used(self._admitted_ns, limit, now_ns)
+        return now_ns if used < quota else self._frees_at(self._admitted_ns, limit, now_ns, quota)
 
-    def _used(self, limit: Limit, now_ns: int) -> int:
+    def _used(self, times_ns: list[int], limit: Limit, now_ns: int) -> int:
         if self._kind == "fixed":
-            return len(self._admitted_ns) - bisect_left(self._admitted_ns, now_ns - now_ns % limit.window_ns)
-        return len(self._admitted_ns) - bisect_right(self._admitted_ns, now_ns - limit.window_ns)
+            return len(times_ns) - bisect_left(times_ns, now_ns - now_ns % limit.window_ns)
+        return len(times_ns) - bisect_right(times_ns, now_ns - limit.window_ns)
 
-    def _frees_at(self, limit: Limit, now_ns: int, count: int) -> int:
+    def _frees_at(self, times_ns: list[int], limit: Limit, now_ns: int, count: int) -> int:
         """When the request *count* before the end of the log counts no more, and all before it."""
         if self._kind == "fixed":
             return now_ns - now_ns % limit.window_ns + limit.window_ns
-        return self._admitted_ns[-count] + limit.window_ns
+        return times_ns[-count] + limit.window_ns
 
     def _standings(self, now_ns: int) -> tuple[Standing, ...]:
         found = []
         blocked_ns = self._blocked_until_ns if self._blocked_until_ns > now_ns else 0
         for limit in self._limits:
-            quota, used = self._quota(limit, now_ns), self._used(limit, now_ns)
-            resets_ns = self._frees_at(limit, now_ns, min(used, quota)) if used else now_ns
+            quota, used = self._quota(limit, now_ns), self._used(self._admitted_ns, limit, now_ns)
+            resets_ns = self._frees_at(self._admitted_ns, limit, now_ns, min(used, quota)) if used else now_ns
             remaining = 0 if blocked_ns else max(0, quota - used)
             found.append(Standing(quota, limit.window_s, remaining, max(resets_ns, blocked_ns)))
         return tuple(found)
@@ -261,8 +266,10 @@ class Limiter:
             free_at_ns = max(at_ns, self._blocked_until_ns, self._free_at_ns(at_ns))
             for limit in self._limits:
                 most = math.floor(self._quota(limit, at_ns) * other.share)
-                own_ns = _free_at(other.taken_ns, most, limit.window_ns, self._kind, at_ns) if most else end_ns + 1
-                free_at_ns = max(free_at_ns, own_ns)
+                if not most:
+                    free_at_ns = max(free_at_ns, end_ns + 1)
+                elif self._used(other.taken_ns, limit, at_ns) >= most:
+                    free_at_ns = max(free_at_ns, self._frees_at(other.taken_ns, limit, at_ns, most))
             if free_at_ns > at_ns:
                 other.looked_ns = free_at_ns
                 continue
@@ -286,13 +293,3 @@ class Limiter:
         if len(self._admitted_ns) >= _PRUNE_AT:
             # One window more than counted: a fixed window may have opened just before.
             del self._admitted_ns[: bisect_left(self._admitted_ns, now_ns - 2 * self._longest_ns)]
-
-
-def _free_at(times_ns: list[int], quota: int, window_ns: int, kind: WindowKind, now_ns: int) -> int:
-    """Return the first instant at which fewer than *quota* of *times_ns* are counted; *now_ns* when it is now."""
-    if kind == "fixed":
-        opens_ns = now_ns - now_ns % window_ns
-        used = len(times_ns) - bisect_left(times_ns, opens_ns)
-        return now_ns if used < quota else opens_ns + window_ns
-    used = len(times_ns) - bisect_right(times_ns, now_ns - window_ns)
-    return now_ns if used < quota else times_ns[-quota] + window_ns

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from jobqueue.errors import OutcomeUnknown, ProviderUnavailable, RateLimited
 from jobqueue.model.limit import ScopeKind, Slot, SlotResult, SlotUse, Throttle
 from jobqueue.model.quota import QuotaReport
+from jobqueue.notes import AnswerNotes
 
 
 def result_of(
@@ -44,3 +47,30 @@ def result_of(
     return SlotResult(
         slot, use, latency_s, throttle, operation, is_size_caused, reports, malformed_headers, answered_at_s
     )
+
+
+def answer_of(
+    slot: Slot,
+    error: BaseException | None,
+    *,
+    latency_s: float | None,
+    notes: AnswerNotes | None,
+    throttle_kind: ScopeKind = ScopeKind.PROVIDER,
+) -> SlotResult:
+    """`result_of` for a slot whose scope names its operation, and with what the answer's headers say.
+
+    A throttle that names no pause takes that of *notes*.
+    """
+    reports, malformed = (notes.reports, notes.malformed) if notes else ((), 0)
+    result = result_of(
+        slot,
+        error,
+        latency_s=latency_s,
+        operation=slot.scope.operation,
+        throttle_kind=throttle_kind,
+        reports=reports,
+        malformed_headers=malformed,
+    )
+    if notes and result.throttle and result.throttle.retry_after_s is None:
+        return replace(result, throttle=Throttle(notes.retry_after_s, throttle_kind))
+    return result

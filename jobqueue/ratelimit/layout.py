@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ LOOK_AGAIN_US = 50_000
 
 HEALTH_TTL_MS = 7 * 86_400_000
 _IDLE_TTL_S = 3600
-_FIRST_MARGIN = 25
+_FIRST_MARGIN = 40
 _LEAST_MARGIN = 500
 
 
@@ -101,27 +101,35 @@ def counted_windows(level: ScopeLimits) -> tuple[Window, ...]:
 
 def _scope(level: ScopeLimits, windows: Sequence[Window], now_s: float) -> dict[str, Any]:
     eager_us = [window.length_us for window in windows if window.is_eager]
-    return {
+    scope = {
         "fields": [f"{kind}_{window.id}" for window in windows for kind in ("total", "extra")],
         "windows": [_window(window, now_s) for window in windows],
-        "max_concurrency": level.max_concurrency or 0,
+        "max_concurrency": level.max_concurrency,
         "floor": level.learned_floor,
-        "margin": _margin(min(eager_us)) if eager_us else False,
-        "breaker": _breaker(level.breaker) if level.breaker else False,
+        "margin": _margin(min(eager_us)) if eager_us else None,
+        "breaker": _breaker(level.breaker) if level.breaker else None,
     }
+    return _without_defaults(scope)
 
 
 def _window(window: Window, now_s: float) -> dict[str, Any]:
-    return {
-        "us": window.length_us,
-        "limit": window.limit,
-        "quantum": window.quantum_us,
-        "weighted": window.is_weighted,
-        "eager": window.is_eager,
-        "learnable": window.is_learnable,
-        "ends": window.boundaries_us(now_s) or False,
-        "guard": CALENDAR_GUARD_S * MICROSECONDS,
-    }
+    return _without_defaults(
+        {
+            "us": window.length_us,
+            "limit": window.limit,
+            "quantum": window.quantum_us,
+            "weighted": window.is_weighted,
+            "eager": window.is_eager,
+            "learnable": window.is_learnable,
+            "ends": window.boundaries_us(now_s),
+            "guard": CALENDAR_GUARD_S * MICROSECONDS if window.calendar else 0,
+        }
+    )
+
+
+def _without_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is false, zero or empty is left out: the scripts read all of it with every call."""
+    return {name: value for name, value in values.items() if value}
 
 
 def _margin(length_us: int) -> dict[str, int]:

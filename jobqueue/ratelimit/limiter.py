@@ -28,7 +28,7 @@ from jobqueue.ratelimit.layout import Layout
 from jobqueue.ratelimit.layouts import Layouts
 from jobqueue.ratelimit.rebuild import microseconds, rebuild
 from jobqueue.ratelimit.reply import OUTDATED, Reply, read_denial, read_settled, read_state, rebuild_wait_ms
-from jobqueue.ratelimit.script import ADJUST, DELETE, RESERVE, SETTLE, Script, ScriptRunner
+from jobqueue.ratelimit.script import ADJUST, DELETE, LEAVE, RESERVE, SETTLE, Script, ScriptRunner
 from jobqueue.ratelimit.settlement import outdated_settlement, settlement
 
 _REBUILDS = 3
@@ -219,6 +219,20 @@ class Limiter:
         if isinstance(reply, Denied):
             return RateLimitState(scope, epoch=0, windows=(), in_flight=0)
         return read_state(reply, scope, layout)
+
+    def leave(self, scope: Scope, owner: str) -> None:
+        """Give up *owner*'s place in line; without one nothing changes.
+
+        A place that nobody comes back to lapses by itself, but until then others stand behind it.
+
+        Raises: as `settle`.
+        """
+        limits, layout = self._laid_out((scope,))
+        self._changed(limits, layout, LEAVE, lambda: (owner, token_hex(8), self._now()))
+
+    def configure(self, configs: Mapping[str, ProviderLimits]) -> None:
+        """Use *configs* from the next call on, after a denial for `DenialReason.OUTDATED`."""
+        self._configs = configs
 
     def require_epoch(self, provider: str, epoch: int) -> None:
         """Grant nothing more of *provider* from a state older than *epoch*.

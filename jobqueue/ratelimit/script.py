@@ -43,6 +43,7 @@ RESERVE = Script.load("reserve", *_STATE, "waiting")
 SETTLE = Script.load("settle", *_STATE, "waiting")
 REBUILD = Script.load("rebuild", *_STATE)
 ADJUST = Script.load("adjust", *_STATE, "waiting")
+LEAVE = Script.load("leave", *_STATE, "waiting")
 DELETE = Script.load("delete")
 
 

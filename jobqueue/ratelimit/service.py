@@ -4,52 +4,49 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
-from typing import Generic, TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
-from jobqueue.errors import ConfigurationError, HandlerError, RateLimited
-from jobqueue.model.batching import BatchConfig, pick_batch_size
-from jobqueue.model.limit import Denied, Scope, Settled, Slot, SlotResult, SlotUse
+from jobqueue.errors import ConfigurationError, HandlerError
+from jobqueue.model.batching import BatchConfig
+from jobqueue.model.job import Priority
+from jobqueue.model.limit import (
+    Denied,
+    ProviderLimits,
+    RateLimitState,
+    Scope,
+    ScopeKind,
+    Settled,
+    Slot,
+    SlotResult,
+)
+from jobqueue.model.quota import HeaderFormat
 from jobqueue.notes import AnswerNotes
-from jobqueue.ratelimit.feedback import result_of
+from jobqueue.ratelimit.batches import Batch, BatchResult, Sender, cut
+from jobqueue.ratelimit.expressions import WrittenLimits, limits_from
+from jobqueue.ratelimit.feedback import answer_of
+from jobqueue.ratelimit.history import NoHistory
 from jobqueue.ratelimit.limiter import Limiter
+from jobqueue.ratelimit.shared import SharedLimiter, seconds_to_wait
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Batch(Generic[T]):
-    """The items of one request."""
-
-    scope: Scope
-    operation: str
-    items: tuple[T, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchResult(Generic[T, R]):
-    """What became of a batch: *value*, or the *error* its function raised, or the *denied* that outlasted the wait."""
-
-    batch: Batch[T]
-    value: R | None = None
-    error: HandlerError | None = None
-    denied: Denied | None = None
-
-
 class RateLimitService:
     """Everything one needs to stay within a provider's limits, for users of this package alone.
 
-    The queue itself never waits; it uses `Limiter` and parks. For one thread, as `Limiter`.
+    May be used from several threads: they share one connection, one call at a time, and wait side by side. After a
+    fork each process opens its own. There is no asynchronous form: in an event loop call it in a thread. The queue
+    itself never waits; it uses `Limiter` and parks.
 
     Example:
         >>> from jobqueue.model.batching import BatchConfig
-        >>> from jobqueue.model.limit import ProviderLimits, RateLimitConfig
-        >>> from jobqueue.ratelimit.history import NoHistory
-        >>> limits = {"spotify": ProviderLimits("spotify", (RateLimitConfig(windows="100/minute"),))}
-        >>> sizes = {("spotify", "unsave_tracks"): BatchConfig(min_size=1, optimal_size=25, max_size=40)}
-        >>> service = RateLimitService(Limiter(redis_url, limits, NoHistory()), sizes)
+        >>> service = RateLimitService.from_url(
+        ...     redis_url,
+        ...     limits={"spotify": "100/minute; 10000/day resets at midnight America/Los_Angeles"},
+        ...     batch_sizes={("spotify", "unsave_tracks"): BatchConfig(min_size=1, optimal_size=25, max_size=40)},
+        ... )
         >>> service.can_proceed("spotify")
         True
         >>> slot = service.wait_for_rate_limit("spotify", timeout_s=5)  # send the request now …
@@ -58,10 +55,16 @@ class RateLimitService:
         >>> batches = service.create_optimal_batches("spotify", "unsave_tracks", range(60))
         >>> [len(result.value) for result in service.execute_batches(batches, fn=list)]
         [25, 25, 10]
+        >>> [window.remaining for window in service.status("spotify").windows]
+        [96, 9996]
+        >>> service.close()
 
     Args:
-        limiter: The limiter beneath.
+        limiter: The limiter beneath. Itself it is for one thread: call it only while no other thread uses the service.
         batch_configs: Batch sizes by (provider, operation).
+        header_formats: What a provider's rate-limit headers leave open, by provider.
+        reload: Reads the limits anew, by provider, where they are stored and may change; without it a service whose
+            limits were changed answers `DenialReason.OUTDATED` until it is made anew.
         sleep: Called with seconds to wait.
         monotonic_s: The clock of timeouts and latencies.
     """
@@ -71,53 +74,128 @@ class RateLimitService:
         limiter: Limiter,
         batch_configs: Mapping[tuple[str, str], BatchConfig] | None = None,
         *,
+        header_formats: Mapping[str, HeaderFormat] | None = None,
+        reload: Callable[[], Mapping[str, ProviderLimits]] | None = None,
         sleep: Callable[[float], None] = time.sleep,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limiter = limiter
         self._batch_configs = batch_configs or {}
-        self._sleep = sleep
+        self._header_formats = header_formats or {}
+        self._shared = SharedLimiter(limiter, reload, sleep=sleep, monotonic_s=monotonic_s)
         self._monotonic_s = monotonic_s
 
-    def can_proceed(self, provider: str, account: str = "", *, cost_units: int = 1) -> bool:
+    @classmethod
+    def from_url(
+        cls,
+        redis_url: str,
+        limits: WrittenLimits,
+        *,
+        batch_sizes: Mapping[tuple[str, str], BatchConfig] | None = None,
+        header_formats: Mapping[str, HeaderFormat] | None = None,
+        longest_request_s: float = 75.0,
+        key_prefix: str = "",
+    ) -> Self:
+        """A service that needs Redis and no database.
+
+        Every process must be given the same limits. What Redis loses counts as never sent; a provider that the queue
+        works with too belongs to the queue's own limiter, whose limits have a version: this one is then refused.
+
+        Args:
+            redis_url: Such as ``redis://localhost:6379/0``.
+            limits: As `limits_from` reads them.
+            batch_sizes: By (provider, operation).
+            header_formats: By provider.
+            longest_request_s: The longest any request may stay unanswered; slots of a crashed process end after it.
+            key_prefix: Put before every key.
+
+        Raises: as `limits_from`; `ConfigurationError` for a URL that cannot be read.
+        """
+        configs = limits_from(limits, longest_request_s=longest_request_s)
+        limiter = Limiter(redis_url, configs, NoHistory(), key_prefix=key_prefix)
+        return cls(limiter, batch_sizes, header_formats=header_formats)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection to Redis; the next call opens another."""
+        self._shared.close()
+
+    def can_proceed(
+        self,
+        provider: str,
+        account: str = "",
+        *,
+        operation: str = "",
+        cost_units: int = 1,
+        priority: Priority = Priority.DEFAULT,
+    ) -> bool:
         """Whether a request could be sent now. Takes nothing, so another caller may be faster.
 
+        Args:
+            provider: Whose limits.
+            account: Whose quota below the provider's; empty for none.
+            operation: What is asked of it; limits of that operation hold too.
+            cost_units: Provider units the request costs.
+            priority: While somebody of a higher one waits, lower ones may not proceed.
+
         Raises: as `Limiter.reserve`.
         """
-        return self.limiter.why(Scope(provider, account), cost_units=cost_units) is None
+        scope = Scope(provider, account, operation)
+        return self._shared.why(scope, cost_units=cost_units, owner="", priority=priority) is None
 
     def wait_for_rate_limit(
-        self, provider: str, account: str = "", timeout_s: float = 60.0, *, cost_units: int = 1
+        self,
+        provider: str,
+        account: str = "",
+        timeout_s: float = 60.0,
+        *,
+        operation: str = "",
+        cost_units: int = 1,
+        owner: str = "",
+        priority: Priority = Priority.DEFAULT,
     ) -> Slot | Denied:
-        """Wait until a request may be sent and take its slot.
+        """Wait in line until a request may be sent, and take its slot.
+
+        Whoever waits has a place in line, so callers in any number of processes get their slots one after the other, in
+        the order they came, those of a higher *priority* first.
+
+        Args:
+            provider, account, operation, cost_units: As in `can_proceed`.
+            timeout_s: Longest wait; 0 not to wait at all.
+            owner: Who waits. Its place is kept when this gives up, for who comes back at the time it is told;
+                empty for a name of this wait alone, whose place ends with it.
+            priority: Goes before lower ones.
 
         Returns:
-            A `Slot` to be given to `record_success`, `record_failure` or `give_back`; or the last `Denied` when
-            *timeout_s* would not be enough.
+            A `Slot` to be given to `record_success`, `record_failure` or `give_back`; or the last `Denied`, as soon as
+            *timeout_s* is too short for it or the limits are found to be outdated.
 
         Raises: as `Limiter.reserve`.
         """
-        scope, ends_at = Scope(provider, account), self._monotonic_s() + timeout_s
-        while True:
-            decision = self.limiter.reserve(scope, cost_units=cost_units)
-            if not isinstance(decision, Denied):
-                return decision.slots[0]
-            if self._monotonic_s() + decision.retry_after_s > ends_at:
-                return decision
-            self._sleep(decision.retry_after_s)
+        ends_at_s = self._monotonic_s() + seconds_to_wait(timeout_s)
+        scope = Scope(provider, account, operation)
+        return self._shared.wait(scope, ends_at_s, cost_units=cost_units, owner=owner, priority=priority)
 
     def record_success(
-        self, slot: Slot, *, latency_s: float | None = None, operation: str = "", notes: AnswerNotes | None = None
+        self, slot: Slot, *, latency_s: float | None = None, notes: AnswerNotes | None = None
     ) -> Settled:
         """The request was answered.
 
         Args:
-            slot: What it was sent with.
+            slot: What it was sent with. Its operation's batch health grows.
             latency_s: From sending to the whole answer.
-            operation: The provider's operation, for batch health.
             notes: What its headers say of the provider's quotas: ``notes.headers(response.headers)``.
+
+        Raises: as `Limiter.settle`.
         """
-        return self._settle(slot, None, latency_s, operation, notes)
+        return self._shared.settle([answer_of(slot, None, latency_s=latency_s, notes=notes)])
 
     def record_failure(
         self,
@@ -125,20 +203,43 @@ class RateLimitService:
         error: HandlerError,
         *,
         latency_s: float | None = None,
-        operation: str = "",
         notes: AnswerNotes | None = None,
+        throttle_kind: ScopeKind = ScopeKind.PROVIDER,
     ) -> Settled:
-        """The request failed: `RateLimited` pauses, an outage counts in the breaker, a refusal is just an answer."""
-        return self._settle(slot, error, latency_s, operation, notes)
+        """The request failed: `RateLimited` pauses, an outage counts in the breaker, a refusal is just an answer.
+
+        Args:
+            slot, latency_s: As in `record_success`.
+            error: What happened. A `RateLimited` that names no pause takes that of *notes*.
+            notes: As in `record_success`; a refusal's headers tell as much.
+            throttle_kind: Whether a throttle pauses the provider, the operation or the account.
+
+        Raises: as `Limiter.settle`.
+        """
+        result = answer_of(slot, error, latency_s=latency_s, notes=notes, throttle_kind=throttle_kind)
+        return self._shared.settle([result])
 
     def give_back(self, slot: Slot) -> Settled:
         """The request was certainly never sent: the slot costs nothing."""
-        return self.limiter.settle([SlotResult.unused(slot)])
+        return self._shared.settle([SlotResult.unused(slot)])
+
+    def status(self, provider: str, account: str = "", *, operation: str = "") -> RateLimitState:
+        """Where every limit, pause and breaker stands, what was learned and who waits; as `Limiter.snapshot`."""
+        return self._shared.snapshot(Scope(provider, account, operation))
+
+    def notes(self, provider: str) -> AnswerNotes:
+        """Where to leave the headers of one answer of *provider*."""
+        return AnswerNotes(self._header_formats.get(provider))
 
     def create_optimal_batches(
-        self, provider: str, operation: str, items: Iterable[T], *, account: str = ""
+        self, provider: str, operation: str, items: Iterable[T], *, account: str = "", cost_units: int = 1
     ) -> Iterator[Batch[T]]:
         """Cut *items* into batches, each as large as quota and batch health suggest when it is asked for.
+
+        The size is `pick_batch_size`'s; the health is kept in Redis, so workers learn from each other's failures.
+
+        Args:
+            cost_units: Provider units one request costs, whatever its size.
 
         Raises:
             ConfigurationError: No batch sizes are configured for the operation.
@@ -149,70 +250,42 @@ class RateLimitService:
             raise ConfigurationError(
                 f"no batch sizes are configured for {provider}/{operation}.", remedy=f"Known: {known}."
             )
-        return self._batches(config, Scope(provider, account), operation, iter(items))
+        scope = Scope(provider, account, operation)
+        return cut(items, config, scope, cost_units, look=lambda: self._shared.snapshot(scope))
 
     def execute_batches(
-        self, batches: Iterable[Batch[T]], fn: Callable[[tuple[T, ...]], R], *, timeout_s: float = 60.0
+        self,
+        batches: Iterable[Batch[T]],
+        fn: Callable[..., R],
+        *,
+        timeout_s: float = 60.0,
+        owner: str = "",
+        priority: Priority = Priority.DEFAULT,
+        throttle_kind: ScopeKind = ScopeKind.PROVIDER,
     ) -> Iterator[BatchResult[T, R]]:
         """Call *fn* with the items of each batch, one after the other, within the limits.
 
         A throttled batch is repeated after the pause. Other errors of a handler are given back with their batch;
-        anything else *fn* raises is a bug and passes through, its slot settled as sent.
+        anything else *fn* raises is a bug and passes through, its slot settled as sent. To send several at once, call
+        this in several threads, each with items of its own.
 
         Args:
             batches: As `create_optimal_batches` gives them.
-            fn: Sends one request; raises the errors of `jobqueue.errors.HandlerError`.
-            timeout_s: Longest wait for one batch's slot.
+            fn: Sends one request; raises the errors of `jobqueue.errors.HandlerError`. Called with the items, and if it
+                has a parameter called ``notes`` with an `AnswerNotes` by that name, to be told the answer's headers.
+            timeout_s: Longest time a batch waits for slots, its repetitions included.
+            owner, priority: As in `wait_for_rate_limit`.
+            throttle_kind: As in `record_failure`.
         """
-        for batch in batches:
-            yield self._execute(batch, fn, timeout_s)
-
-    def _settle(
-        self,
-        slot: Slot,
-        error: HandlerError | None,
-        latency_s: float | None,
-        operation: str,
-        notes: AnswerNotes | None,
-    ) -> Settled:
-        reports, malformed = (notes.reports, notes.malformed) if notes else ((), 0)
-        result = result_of(
-            slot, error, latency_s=latency_s, operation=operation, reports=reports, malformed_headers=malformed
+        seconds_to_wait(timeout_s)
+        sender: Sender[T, R] = Sender(
+            fn,
+            wait=lambda batch, ends_at_s: self._shared.wait(
+                batch.scope, ends_at_s, cost_units=batch.cost_units, owner=owner, priority=priority
+            ),
+            settle=lambda result: self._shared.settle([result]),
+            notes=self.notes,
+            throttle_kind=throttle_kind,
+            monotonic_s=self._monotonic_s,
         )
-        return self.limiter.settle([result])
-
-    def _batches(self, config: BatchConfig, scope: Scope, operation: str, items: Iterator[T]) -> Iterator[Batch[T]]:
-        while True:
-            state = self.limiter.snapshot(scope)
-            tightest = state.tightest
-            size = pick_batch_size(
-                config,
-                remaining=tightest.remaining if tightest else None,
-                limit=tightest.limit if tightest else None,
-                health=state.batch_health.get(operation, 1.0),
-            )
-            part = tuple(islice(items, size))
-            if not part:
-                return
-            yield Batch(scope, operation, part)
-
-    def _execute(self, batch: Batch[T], fn: Callable[[tuple[T, ...]], R], timeout_s: float) -> BatchResult[T, R]:
-        while True:
-            slot = self.wait_for_rate_limit(batch.scope.provider, batch.scope.account, timeout_s)
-            if isinstance(slot, Denied):
-                return BatchResult(batch, denied=slot)
-            sent_at = self._monotonic_s()
-            try:
-                value = fn(batch.items)
-            except RateLimited as error:
-                self.record_failure(slot, error, latency_s=self._monotonic_s() - sent_at, operation=batch.operation)
-            except HandlerError as error:
-                self.record_failure(slot, error, latency_s=self._monotonic_s() - sent_at, operation=batch.operation)
-                return BatchResult(batch, error=error)
-            except BaseException:
-                # Whether it was sent is unknown: it must count, but says nothing about the provider.
-                self.limiter.settle([SlotResult(slot, SlotUse.UNKNOWN)])
-                raise
-            else:
-                self.record_success(slot, latency_s=self._monotonic_s() - sent_at, operation=batch.operation)
-                return BatchResult(batch, value)
+        return (sender.send(batch, timeout_s) for batch in batches)

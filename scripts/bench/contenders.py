@@ -55,6 +55,8 @@ class Ours:
             for name, text in settings.child_environment().items()
             if name in ("REDIS_URL", "RQ_REDIS_URL", "RQ_DASHBOARD_REDIS_URL", "DATABASE_URL")
         }
+        # As the operations guide and `jobqueue up` run workers: handlers are loaded before the fork.
+        common["RQ_CONFIG"] = "jobqueue.delivery.rq_config"
         common["JOBQUEUE_IN_FLIGHT"] = str(site.plan.in_flight)
         common["JOBQUEUE_BENCH_ACCESS_TOKEN"] = TOKEN
         specs = [
@@ -92,6 +94,7 @@ class Ours:
         self._queue = JobQueue(settings)
         self._queue.migrate()
         self._queue.set_provider(PROVIDER, base_url=site.sandbox.base_url)
+        # Said in any case: the default is auto.
         self._queue.set_limits(PROVIDER, windows=case.expressions, mode=case.mode)
         return settings
 

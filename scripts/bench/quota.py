@@ -11,6 +11,7 @@ import json
 import statistics
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -144,6 +145,8 @@ def _measure(lines: Sequence[Line], arguments: argparse.Namespace, say: Any) -> 
         is_by_client=arguments.halve_by == "client",
     )
 
+    stop = threading.Event()
+
     def one(line: Line, number: int) -> None:
         words = f"{line.case}, {line.kind}, {line.contender}, run {number} of {arguments.runs}"
         plan = Plan(
@@ -159,7 +162,7 @@ def _measure(lines: Sequence[Line], arguments: argparse.Namespace, say: Any) -> 
         print(f"{words}: {plan.calls} calls, {line.windows} windows …", file=say, flush=True)
         try:
             with tempfile.TemporaryDirectory(prefix="jobqueue-bench-") as place:
-                result = run(CONTENDERS[line.contender](), plan, Path(place))
+                result = run(CONTENDERS[line.contender](), plan, Path(place), stop)
         except JobQueueError as error:
             line.errors.append(str(error))
             print(f"{words}: {error}", file=say, flush=True)
@@ -174,6 +177,7 @@ def _measure(lines: Sequence[Line], arguments: argparse.Namespace, say: Any) -> 
             for future in futures:
                 future.result()
         except BaseException:
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

@@ -71,13 +71,16 @@ def take(left: Any) -> bool:
 def admit(limiter: MovingWindowRateLimiter, items: Sequence[RateLimitItem]) -> None:
     """Return once every limit has counted the request.
 
-    A hit counts at once, so of several limits all are tested first: else the first would be used up in vain.
+    A hit counts at once, so of several limits all are tested first, and then the shortest is hit first: what it lost in
+    vain is soon free again.
     """
+    shortest_first = sorted(items, key=lambda item: item.get_expiry())
     while True:
         try:
             full = [item for item in items if not limiter.test(item, KEY)] if len(items) > 1 else []
             if not full:
-                full = [item for item in items if not limiter.hit(item, KEY)]
+                refusing = next((item for item in shortest_first if not limiter.hit(item, KEY)), None)
+                full = [] if refusing is None else [refusing]
             if not full:
                 return
             waits = [limiter.get_window_stats(item, KEY) for item in full]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -135,8 +136,8 @@ class Contender(Protocol):
         """Let go of what `begin` opened."""
 
 
-def run(contender: Contender, plan: Plan, place: Path) -> Result:
-    """Let *contender* do the work of *plan* in the empty folder *place*."""
+def run(contender: Contender, plan: Plan, place: Path, stop: threading.Event) -> Result:
+    """Let *contender* do the work of *plan* in the empty folder *place*, or as much of it as was done at *stop*."""
     with ExitStack() as stack:
         valkey = stack.enter_context(contender.servers(place))
         sandbox = stack.enter_context(
@@ -158,7 +159,7 @@ def run(contender: Contender, plan: Plan, place: Path) -> Result:
         with _processes(contender.specs(site, valkey), log):
             stack.callback(contender.close)
             contender.begin(site, valkey, log)
-            _watch(contender, plan, sandbox, disturbed)
+            _watch(contender, plan, sandbox, disturbed, stop)
         shortage = disturbed.shortage()
     entries = list(read_ledger(sandbox.ledger_path))
     found = figures(entries, plan.case, plan.kind, shortage)
@@ -175,10 +176,13 @@ def _processes(specs: list[ProcessSpec], log: Path) -> Iterator[None]:
             yield
 
 
-def _watch(contender: Contender, plan: Plan, sandbox: SandboxProcess, disturbed: _Disturbed) -> None:
+def _watch(
+    contender: Contender, plan: Plan, sandbox: SandboxProcess, disturbed: _Disturbed, stop: threading.Event
+) -> None:
     """Until all is served, or nothing comes any more."""
     seen, moved_at_s = -1, time.monotonic()
-    while True:
+    pause_s = 0.0
+    while not stop.wait(pause_s):
         stats = sandbox.control("stats")
         now_s = time.monotonic()
         if stats["arrivals"] != seen:
@@ -189,7 +193,7 @@ def _watch(contender: Contender, plan: Plan, sandbox: SandboxProcess, disturbed:
             return
         if stats["arrivals"]:
             disturbed.look(now_s)
-        time.sleep(min(POLL_S, disturbed.due_in_s()))
+        pause_s = min(POLL_S, disturbed.due_in_s())
 
 
 class _Disturbed:

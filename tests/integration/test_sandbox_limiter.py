@@ -241,6 +241,18 @@ def test_another_client_that_finds_the_window_used_up_takes_slots_as_they_free(c
     assert limiter.shared_ns() == [(1_000 + second) * NS_PER_S for second in (10, 11)]
 
 
+def test_another_client_takes_more_once_the_limit_is_raised(clock):
+    """It does not wait for the slot it had in view before."""
+    limiter = Limiter([Limit(4, 10)], kind="rolling", clock=clock)
+    limiter.share(0.5, for_s=60)
+    clock.forward(1)
+    limiter.configure([Limit(8, 10)])
+    clock.forward(1)
+
+    assert admitted(limiter, 8) == 4
+    assert limiter.shared_ns() == [1_000 * NS_PER_S] * 2 + [1_001 * NS_PER_S] * 2
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.5, float("nan")])
 def test_a_share_that_cannot_be_is_refused(clock, share):
     """The message names the field."""

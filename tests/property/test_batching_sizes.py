@@ -61,6 +61,31 @@ def test_health_recovers_within_twenty_successes(health, failures):
     assert health == FULL_HEALTH_PERMILLE
 
 
+@given(configs, limits, st.data(), healths, healths)
+def test_better_health_never_makes_batches_smaller(config, limit, data, one, other):
+    """And at full health the size is that of the quota alone."""
+    remaining = data.draw(st.integers(0, limit))
+    worse, better = sorted((one, other))
+    sizes = [pick_batch_size(config, remaining=remaining, limit=limit, health=h) for h in (worse, better, 1.0)]
+    assert sizes == sorted(sizes)
+
+
+@given(configs, limits, st.data(), st.lists(st.booleans(), max_size=40))
+def test_a_size_recovers_from_whatever_happened(config, limit, data, successes):
+    """Each failure makes it no larger, each success no smaller, and twenty successes bring it back."""
+    remaining = data.draw(st.integers(0, limit))
+
+    def size(health):
+        return pick_batch_size(config, remaining=remaining, limit=limit, health=health / FULL_HEALTH_PERMILLE)
+
+    health, full = FULL_HEALTH_PERMILLE, size(FULL_HEALTH_PERMILLE)
+    for is_success in successes + [True] * 20:
+        before = size(health)
+        health = grown(health) if is_success else halved(health)
+        assert size(health) >= before if is_success else size(health) <= before
+    assert size(health) == full
+
+
 @pytest.mark.parametrize("sizes", [(0, 1, 1), (2, 1, 3), (1, 3, 2)])
 def test_sizes_out_of_order_are_refused(sizes):
     """The error shows the three sizes."""

@@ -3,7 +3,7 @@
 
 local LATENCY_WEIGHT = 0.2
 local OWN_FIELDS = {
-  'epoch', 'n', 'u', 'blocked_until', 'blocked_why', 'latency', 'throttles', 'throttled_at', 'margin', 'queue',
+  'epoch', 'n', 'u', 'blocked_until', 'blocked_why', 'latency', 'throttles', 'throttled_at', 'margin', 'queue', 'kept_until',
 }
 
 -- The state is ours when this very server wrote it, for these windows, and nobody asked for a later epoch. A caller whose
@@ -31,7 +31,7 @@ local function end_overdue_slots(s, now)
   local overdue = redis.call('ZRANGEBYSCORE', s.slots, '-inf', now, 'WITHSCORES')
   for i = 1, #overdue, 2 do
     local cost = cost_of(overdue[i])
-    s.n, s.u = s.n - 1, s.u - cost
+    s.n, s.u, s.moved = s.n - 1, s.u - cost, true
     book(s, tonumber(overdue[i + 1]), 1, cost)
   end
   if #overdue > 0 then redis.call('ZREMRANGEBYSCORE', s.slots, '-inf', now) end
@@ -66,7 +66,7 @@ end
 local function fresh(conf, scope, k, epoch)
   local s = {
     conf = scope, hash = KEYS[k], slots = KEYS[k + 1], probes = KEYS[k + 2], waiting = KEYS[k + 3], wants = KEYS[k + 4],
-    lists = {}, total = {}, extra = {}, ttl_ms = conf.ttl_ms, epoch = epoch, dirty = false,
+    lists = {}, total = {}, extra = {}, ttl_ms = conf.ttl_ms, epoch = epoch, dirty = false, moved = false, counted = false,
   }
   for i = 1, #scope.windows do s.lists[i], s.total[i] = KEYS[k + 4 + i], 0 end
   return s, k + 5 + #scope.windows
@@ -77,7 +77,7 @@ local function read_fields(s, f)
   s.blocked_until, s.blocked_why = tonumber(f[4] or 0), f[5] or ''
   s.latency, s.throttles, s.throttled_at = tonumber(f[6] or 0), tonumber(f[7] or 0), tonumber(f[8] or 0)
   s.margin = tonumber(f[9] or (s.conf.margin and s.conf.margin.first) or 0)
-  s.queue = f[10] or ''
+  s.queue, s.kept_until = f[10] or '', tonumber(f[11] or 0)
   local at = #OWN_FIELDS
   breaker.load(s, f, at)
   at = at + #breaker.fields
@@ -97,9 +97,10 @@ local function load(conf, scope, k, epoch, now)
   local f = redis.call('HMGET', s.hash, unpack(wanted))
   if not f[1] then
     if redis.call('EXISTS', s.slots, unpack(s.lists)) > 0 then return nil end
+    s.is_new = true
   elseif f[1] ~= epoch then
     wipe(s)
-    f = {}
+    f, s.is_new = {}, true
   end
   read_fields(s, f)
   if s.n > 0 then
@@ -127,27 +128,43 @@ local function load_all(conf, run_id, least_epoch, nonce, now)
   return scopes, epoch
 end
 
--- A cool-down or an open breaker outlives an idle scope.
-local function save(s, now)
-  if not s.dirty then return end
-  local values = {
-    'epoch', s.epoch, 'n', integer(s.n), 'u', integer(s.u), 'blocked_until', integer(s.blocked_until),
-    'blocked_why', s.blocked_why, 'latency', integer(s.latency), 'throttles', integer(s.throttles),
-    'throttled_at', integer(s.throttled_at), 'queue', s.queue,
-  }
-  if s.conf.margin then
-    values[#values + 1] = 'margin'
-    values[#values + 1] = integer(s.margin)
+-- All keys of the scope live on together; a new key is given its time when it is made.
+local function keep(s, now)
+  if s.kept_until - now > 500 * s.ttl_ms then return end
+  s.kept_until, s.dirty = now + 1000 * s.ttl_ms, true
+  for _, key in ipairs({KEYS[1], s.slots, s.probes, s.waiting, s.wants, unpack(s.lists)}) do
+    redis.call('PEXPIRE', key, s.ttl_ms)
   end
-  if s.conf.breaker then breaker.values(s, values) end
-  for i = 1, #s.conf.windows do
-    values[#values + 1] = s.conf.fields[2 * i - 1]
-    values[#values + 1] = integer(s.total[i])
-    if s.extra_dirty and s.extra[i] then
-      values[#values + 1] = s.conf.fields[2 * i]
-      values[#values + 1] = write_extra(s.extra[i])
+end
+
+-- Writes what changed: requests in flight, what was counted, or all of it. A cool-down or an open breaker outlives an idle scope.
+local function save(s, now)
+  if not (s.dirty or s.moved or s.counted) then return end
+  keep(s, now)
+  s.dirty = s.dirty or s.is_new
+  local values = {'n', integer(s.n), 'u', integer(s.u)}
+  if s.counted or s.is_new then
+    for i = 1, #s.conf.windows do
+      values[#values + 1] = s.conf.fields[2 * i - 1]
+      values[#values + 1] = integer(s.total[i])
     end
   end
+  if not s.dirty then return redis.call('HSET', s.hash, unpack(values)) end
+  local state = {
+    'epoch', s.epoch, 'blocked_until', integer(s.blocked_until), 'blocked_why', s.blocked_why,
+    'latency', integer(s.latency), 'throttles', integer(s.throttles), 'throttled_at', integer(s.throttled_at),
+    'queue', s.queue, 'kept_until', integer(s.kept_until),
+  }
+  if s.conf.margin then
+    state[#state + 1] = 'margin'
+    state[#state + 1] = integer(s.margin)
+  end
+  if s.conf.breaker then breaker.values(s, state) end
+  for i in pairs(s.extra_dirty and s.extra or {}) do
+    state[#state + 1] = s.conf.fields[2 * i]
+    state[#state + 1] = write_extra(s.extra[i])
+  end
+  for _, value in ipairs(state) do values[#values + 1] = value end
   redis.call('HSET', s.hash, unpack(values))
   local lasting = math.max(0, s.blocked_until - now, math.min(breaker.lasting_until(s) - now, 2592000000000))
   redis.call('PEXPIRE', s.hash, integer(s.ttl_ms + lasting / 1000))

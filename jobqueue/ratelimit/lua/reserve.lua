@@ -38,11 +38,11 @@ local function check(s, index, others_n, others_u)
   local permits, lifts_at = breaker.decide(s, now)
   if permits then constrain(permits, 'breaker', index, 0, math.max(lifts_at, now + 1)) end
   local cap = s.conf.max_concurrency
-  if cap > 0 and cap - s.n - others_n < least then
+  if cap and cap - s.n - others_n < least then
     -- The mean time to the next answer; a guess, and so a lower bound.
     local wait = math.max(10000, s.latency / math.max(1, s.n))
     constrain(cap - s.n - others_n, 'concurrency', index, 0, now + math.min(wait, 1000000))
-  elseif cap > 0 then
+  elseif cap then
     granted = math.min(granted, cap - s.n - others_n)
   end
   check_windows(s, index, others_n, others_u)
@@ -65,13 +65,12 @@ local function grant(slots)
       local members = {}
       for i, slot in ipairs(slots) do members[2 * i - 1], members[2 * i] = deadline, slot end
       redis.call('ZADD', s.slots, unpack(members))
-      redis.call('PEXPIRE', s.slots, s.ttl_ms)
-      s.n, s.u, s.dirty = s.n + #slots, s.u + #slots * cost, true
+      if s.n == 0 then redis.call('PEXPIRE', s.slots, s.ttl_ms) end
+      s.n, s.u, s.moved = s.n + #slots, s.u + #slots * cost, true
       breaker.lease(s, slots, deadline, now)
     end
     serve_line(s, owner, #slots)
   end
-  redis.call('PEXPIRE', KEYS[1], conf.ttl_ms)
 end
 
 local function look()

@@ -157,5 +157,4 @@ for index, s in ipairs(scopes) do
     changed[#changed + 1] = d
   end
 end
-redis.call('PEXPIRE', KEYS[1], conf.ttl_ms)
 return {settled, #changed > 0 and cjson.encode(changed) or '[]', #called > 0 and cjson.encode(called) or '[]'}

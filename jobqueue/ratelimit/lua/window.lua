@@ -13,15 +13,16 @@ end
 -- Books `weight` as answered at `at`. Answers may come out of order; the list stays sorted.
 local function book_window(s, i, at, weight)
   local w, list, time = s.conf.windows[i], s.lists[i], at
-  if w.quantum > 0 then time = math.ceil(at / w.quantum) * w.quantum end
+  if w.quantum then time = math.ceil(at / w.quantum) * w.quantum end
   local last = s.total[i] > 0 and redis.call('LINDEX', list, -1)
   s.total[i] = s.total[i] + weight
-  s.dirty = true
+  s.counted = true
   if not last then
     redis.call('RPUSH', list, integer(time) .. ':' .. integer(weight))
+    redis.call('PEXPIRE', list, s.ttl_ms)
   else
     local last_time, last_weight = split_entry(last)
-    local is_same = last_time == time or (w.quantum > 0 and last_time > time)
+    local is_same = last_time == time or (w.quantum and last_time > time)
     if is_same or (w.ends and leaves_at(w, last_time) == leaves_at(w, time)) then
       redis.call('LSET', list, -1, integer(last_time) .. ':' .. integer(last_weight + weight))
     elseif last_time < time then
@@ -41,7 +42,6 @@ local function book_window(s, i, at, weight)
       end
     end
   end
-  redis.call('PEXPIRE', list, s.ttl_ms)
 end
 
 -- Books `n` requests of `u` units as answered at `at`.
@@ -62,7 +62,7 @@ local function drop_expired(s, i, now)
     if leaves_at(w, time) >= now then return true end
     redis.call('LPOP', list)
     s.total[i] = s.total[i] - weight
-    s.dirty = true
+    s.counted = true
   end
   return true
 end
