@@ -207,8 +207,9 @@ class Gate:
         limits.save_cooldowns(self._database, provider, settled.cooldowns)
         limits.save_breakers(self._database, provider, settled.breakers)
         limits.save_learned(self._database, provider, settled.learned)
-        # Their parts sleep until a time that has become too late.
-        due.wake_parked(self._database, provider, job_ids=[int(owner) for owner in settled.called])
+        # Their parts sleep until a time that has become too late. Others than jobs may wait in the same line.
+        job_ids = [int(owner) for owner in settled.called if owner.isascii() and owner.isdecimal() and len(owner) < 19]
+        due.wake_parked(self._database, provider, job_ids=job_ids)
 
 
 def _seat(flight: Flight, effects: list[Slot], looks: list[Slot]) -> bool:

@@ -1,10 +1,11 @@
 """What a provider's throttles and successes say about a limit it does not tell.
 
 A throttle says that the requests answered well in the window so far are all that fit: that many are *known* to pass,
-or half of what was thought before, if that is more: one throttle out of the blue must not stop everything. For one
-window no more are sent. After that one more is tried; as long as it succeeds three are tried one by one, then
-two, four, eight at once, and with time alone the limit grows by a cubic curve. So while somebody else holds a share of
-the quota about one request a window is throttled, and once he is gone the whole quota is found again within a window.
+or half of what was thought before, if that is more: one throttle out of the blue must not stop everything. Where no
+limit is configured nothing was thought before, and half of what passed is taken instead. For one window no more are
+sent. After that one more is tried; as long as it succeeds three are tried one by one, then two, four, eight at once,
+and with time alone the limit grows by a cubic curve. So while somebody else holds a share of the quota about one
+request a window is throttled, and once he is gone the whole quota is found again within a window.
 
 ``lua/window.lua`` and ``lua/settle.lua`` compute the same on the shared state; a property test drives both. Times are
 whole microseconds, counts whole requests.
@@ -17,11 +18,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from jobqueue.model.window import UNLIMITED
+
 FORGOTTEN_AFTER_WINDOWS = 6
 SINGLE_PROOFS = 3
 _SCALE = 10_000_000
 _MOST_BASE = 1_000_000
 _LEAST_BASE = 10
+_LEAST_THOUGHT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ def after_throttle(
     To be called once for each burst: throttles of requests sent before the latest one came say nothing new.
     """
     most = learned_limit(learned, answered_us, limit=limit, window_us=window_us, floor=floor)
+    if most >= UNLIMITED:
+        most = max(_LEAST_THOUGHT, level)
     return Learned(min(level, most), most // 2, answered_us)
 
 

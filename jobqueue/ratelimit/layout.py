@@ -72,7 +72,9 @@ def lay_out(limits: ProviderLimits, levels: Sequence[ScopeLimits], key_prefix: s
     windows = tuple(counted_windows(level) for level in levels)
     for level, counted in zip(levels, windows, strict=True):
         scope = level.scope
-        prefix = f"{tag}:operation:{scope.operation}" if scope.operation else f"{tag}:scope:{scope.account}"
+        # An account may be called anything, ":slots" too.
+        account = scope.account.replace("%", "%25").replace(":", "%3A")
+        prefix = f"{tag}:operation:{scope.operation}" if scope.operation else f"{tag}:scope:{account}"
         keys += [f"{prefix}{suffix}" for suffix in ("", ":slots", ":probes", ":waiting", ":wants")]
         keys += [f"{prefix}:{window.id}" for window in counted]
     configuration = {

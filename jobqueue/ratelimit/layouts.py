@@ -16,7 +16,7 @@ class Layouts:
     """The limits and the layout of scopes.
 
     Args:
-        configs: Limits by provider; whatever is put in their place is followed at once.
+        configs: Limits by provider; one that is put in another's place is followed at once.
         key_prefix: Put before every key.
         clock_us: Microseconds since 1970 to use instead of this machine's clock, for the calendar's boundaries.
     """
@@ -24,7 +24,7 @@ class Layouts:
     def __init__(
         self, configs: Mapping[str, ProviderLimits], key_prefix: str, clock_us: Callable[[], int] | None = None
     ) -> None:
-        self.configs = configs
+        self._configs = configs
         self._key_prefix = key_prefix
         self._clock_us = clock_us
         self._kept: dict[tuple[Scope, ...], tuple[ProviderLimits, Layout]] = {}
@@ -47,14 +47,18 @@ class Layouts:
         self._kept[scopes] = found = limits, layout
         return found
 
+    def configure(self, configs: Mapping[str, ProviderLimits]) -> None:
+        """Put *configs* in the place of those before."""
+        self._configs = configs
+
     def _now_s(self) -> float:
         return time.time() if self._clock_us is None else self._clock_us() / MICROSECONDS
 
     def _limits(self, provider: str) -> ProviderLimits:
-        limits = self.configs.get(provider)
+        limits = self._configs.get(provider)
         if limits is None:
             raise UnknownProviderError(
                 f"no limits are configured for provider {provider!r}.",
-                remedy=f"Known: {', '.join(sorted(self.configs)) or 'none'}.",
+                remedy=f"Known: {', '.join(sorted(self._configs)) or 'none'}.",
             )
         return limits

@@ -230,7 +230,7 @@ class Limiter:
 
     def configure(self, configs: Mapping[str, ProviderLimits]) -> None:
         """Use *configs* from the next call on, after a denial for `DenialReason.OUTDATED`."""
-        self._layouts.configs = configs
+        self._layouts.configure(configs)
 
     def require_epoch(self, provider: str, epoch: int) -> None:
         """Grant nothing more of *provider* from a state older than *epoch*.

@@ -11,6 +11,8 @@ from engine_world import Scripted, World
 from store_world import new_job, sql
 
 from jobqueue.engine import control, enqueue
+from jobqueue.engine.flight import Flight
+from jobqueue.engine.gate import Gate
 from jobqueue.engine.masking import masked
 from jobqueue.errors import InvalidInputError, InvalidTransitionError, ProviderUnavailable
 from jobqueue.handler import Call, Decision, Effect, Reading
@@ -153,3 +155,17 @@ def test_texts_and_bounds_are_checked_before_anything_is_stored(field: str, requ
     with pytest.raises(InvalidInputError) as caught:
         enqueue.check_texts(request_)
     assert caught.value.field == field
+
+
+def test_whoever_else_waits_in_the_line_does_not_end_a_slice(database: Database, redis_url: str) -> None:
+    """A program of its own may use the same limits under any name; a slot given back calls it as well."""
+    world = world_of(Shelf(), database, redis_url)
+    world.limits = RateLimitConfig(windows="4 per 1 hour", breaker=None)
+    with world.tools("other") as tools, world.tools("slice") as own:
+        slots = tools.limiter.reserve(world.context().scope, want=4).slots
+        for owner in ("radio", "9" * 30, "\u0664"):
+            assert tools.limiter.reserve(world.context().scope, owner=owner).is_in_line
+        gate = Gate(world.context(), own.limiter, own.database, time.monotonic)
+        gate.give_back(Flight(part=0, no=1, items=[], idempotency_key="", slots=list(slots[:3])))
+        gate.settle()
+        assert tools.limiter.snapshot(world.context().scope).in_flight == 1

@@ -75,6 +75,12 @@ def test_an_operation_and_an_account_of_one_name_are_counted_apart(limiter):
     assert len(taken(limiter, Scope("spotify", operation="save"))) == 5
 
 
+def test_an_account_may_be_called_anything(limiter):
+    """Names that end like the keys of another account, or of the provider, are counted apart from them."""
+    names = ("a", "a:slots", "a%3Aslots", ":slots", ":wants", ":r60", "operation:save")
+    assert [len(taken(limiter, Scope("spotify", name), 1)) for name in names] == [1] * len(names)
+
+
 def test_slots_of_an_operation_end_at_every_level(limiter, history):
     """After the answers and one window everything is free again."""
     scope = Scope("spotify", "other", "save")

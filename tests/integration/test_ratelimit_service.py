@@ -20,7 +20,16 @@ from jobqueue.errors import (
 )
 from jobqueue.model.batching import BatchConfig
 from jobqueue.model.breaker import BreakerConfig
-from jobqueue.model.limit import DenialReason, Denied, RateLimitConfig, ScopeKind, Slot, SlotUse
+from jobqueue.model.limit import (
+    DenialReason,
+    Denied,
+    Granted,
+    ProviderLimits,
+    RateLimitConfig,
+    ScopeKind,
+    Slot,
+    SlotUse,
+)
 from jobqueue.model.quota import HeaderFormat, QuotaReport, ResetFormat
 from jobqueue.model.scope import Scope
 from jobqueue.notes import AnswerNotes
@@ -76,6 +85,19 @@ def test_waiting_takes_a_slot_as_soon_as_one_frees(serve, clock):
     assert clock.now_us == started_us
     assert isinstance(service.wait_for_rate_limit("spotify", timeout_s=61), Slot)
     assert clock.now_us - started_us == 60_001_000
+
+
+def test_outdated_limits_are_told_at_once_and_not_asked_for_again_and_again(redis_url, clock):
+    """The queue uses newer ones of the same provider: no wait makes ours newer."""
+    stored = provider_limits("9/minute")
+    limits = [ProviderLimits(stored.provider, stored.configs, stored.longest_request_s, n) for n in (2, 1)]
+    new, old = (Limiter(redis_url, {"spotify": each}, MemoryHistory(clock), clock_us=clock) for each in limits)
+    waits: list[float] = []
+    with closing(new), closing(old):
+        assert isinstance(new.reserve(Scope("spotify")), Granted)
+        denied = RateLimitService(old, SIZES, sleep=waits.append).wait_for_rate_limit("spotify", timeout_s=0.5)
+    assert isinstance(denied, Denied)
+    assert (denied.reason, waits) == (DenialReason.OUTDATED, [])
 
 
 def test_a_slot_given_back_costs_nothing(serve):

@@ -84,6 +84,16 @@ def test_a_daily_quota_is_whole_again_at_midnight_there(make, clock):
     assert limiter.reserve(SPOTIFY).retry_after_s == pytest.approx(86_400, abs=0.01)
 
 
+def test_who_waits_for_a_later_day_is_told_its_midnight(make, clock):
+    """Not a multiple of the longest day there is; also when the whole quota is still in flight shortly before one."""
+    limiter = make("2/day resets at midnight America/Los_Angeles")
+    at(clock, 2026, 7, 1, 23, 57)
+    limiter.reserve(SPOTIFY, want=2)
+    told_s = [limiter.reserve(SPOTIFY, owner=f"job {n}").retry_after_s for n in range(12)]
+    expected_s = [180 + 2 + day * 86_400 for day in range(6) for _ in range(2)]
+    assert told_s == pytest.approx(expected_s, abs=0.1)
+
+
 @pytest.mark.parametrize(("day", "hours"), [((2026, 3, 8), 23), ((2026, 11, 1), 25), ((2026, 6, 1), 24)])
 def test_a_day_is_as_long_as_the_calendar_says(make, clock, day, hours):
     """Summer time begins and ends: the quota of that day lasts one hour less or more."""
@@ -189,6 +199,21 @@ def test_a_throttle_widens_the_margin_and_quiet_narrows_it(make, clock):
         clock.advance(1)
         send(limiter, 1, latency_s=0.01)
     assert limiter.snapshot(SPOTIFY).margins_s["spotify"] < 0.045
+
+
+def test_a_margin_that_cannot_help_any_more_gives_way_to_learning(make, clock):
+    """Throttles though the margin is at its widest: the limit itself is smaller than configured."""
+    limiter = make("10/second", mode=WindowMode.EAGER)
+    for _ in range(8):
+        clock.advance(3)
+        slots = limiter.reserve(SPOTIFY, want=10).slots
+        clock.advance(0.1)
+        limiter.settle([SlotResult(slot, latency_s=0.1) for slot in slots[1:]])
+        throttled = SlotResult.throttled(slots[0], 0.001)
+        limiter.settle([SlotResult(slots[0], throttled.use, 0.1, throttled.throttle)])
+    (learned,) = limiter.snapshot(SPOTIFY).learned
+    assert learned.limit == 9
+    assert limiter.snapshot(SPOTIFY).margins_s["spotify"] <= 0.5
 
 
 def test_windows_are_eager_by_themselves_when_they_are_short():
@@ -318,7 +343,9 @@ def test_where_no_window_can_be_learned_a_minute_is_watched(make, clock):
     assert settled.learned == {}
     settled = limiter.settle([SlotResult.throttled(slot, 5) for slot in slots[20:]])
     (learned,) = settled.learned["spotify"]
-    assert (learned.window_id, learned.known) == ("r60", 20)
+    assert (learned.window_id, learned.known, learned.limit) == ("r60", 20, 20)
+    clock.advance(6)
+    assert isinstance(limiter.reserve(SPOTIFY), Denied), "what passed, and not half of a million millions"
     assert limiter.snapshot(SPOTIFY).windows == (), "it is no limit of anybody's"
 
 
@@ -354,7 +381,7 @@ def versioned(version, windows):
 
 @pytest.mark.parametrize("windows", ["5/minute", "9/hour"])
 def test_whoever_holds_old_limits_is_told_as_soon_as_somebody_uses_new_ones(make, windows):
-    """It gets nothing more; pauses it was told of hold all the same."""
+    """It gets nothing more; pauses it was told of hold for all, whether or not its slots are still known."""
     old, new = make(limits=versioned(1, "9/minute")), make(limits=versioned(2, windows))
     slots = old.reserve(SPOTIFY, want=2).slots
     assert isinstance(new.reserve(SPOTIFY), Granted)
@@ -362,7 +389,20 @@ def test_whoever_holds_old_limits_is_told_as_soon_as_somebody_uses_new_ones(make
     assert denial.reason is DenialReason.OUTDATED
     (pause,) = old.settle([SlotResult.throttled(slots[0], 60)]).cooldowns
     assert (pause.scope_name, pause.remaining_s) == ("spotify", 60.0)
-    assert isinstance(new.reserve(SPOTIFY), Granted)
+    assert new.reserve(SPOTIFY).reason is DenialReason.COOLDOWN
+
+
+def test_slots_granted_under_old_limits_end_with_their_answers(make):
+    """Only the number changed, so they are still counted: a cap must not stay full until their deadline."""
+    configs = [
+        RateLimitConfig(windows=windows, max_concurrency=2, breaker=None) for windows in ("9/minute", "8/minute")
+    ]
+    old, new = (make(limits=ProviderLimits("spotify", (config,), 10.0, n)) for n, config in enumerate(configs, start=1))
+    slots = old.reserve(SPOTIFY, want=2).slots
+    assert new.reserve(SPOTIFY).reason is DenialReason.CONCURRENCY
+    assert old.settle([SlotResult(slot) for slot in slots]).slots == 2
+    assert len(new.reserve(SPOTIFY, want=9).slots) == 2
+    assert new.snapshot(SPOTIFY).windows[0].used == 2
 
 
 def test_limits_of_an_operation_bind_all_accounts_of_it_and_no_other(make):

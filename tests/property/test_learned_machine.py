@@ -12,6 +12,7 @@ from ratelimit_world import SPOTIFY, Clock, MemoryHistory, provider_limits
 
 from jobqueue.model.learned import Learned, after_success, after_throttle, learned_limit
 from jobqueue.model.limit import Adjustment, Granted, SlotResult
+from jobqueue.model.window import UNLIMITED
 from jobqueue.ratelimit.limiter import Limiter
 
 LIMIT, WINDOW_US, FLOOR = 12, 1_000_000, 2
@@ -173,3 +174,10 @@ def test_while_half_is_taken_one_request_a_window_is_tried_and_afterwards_all_is
         learned = after_success(learned, level=limit, sent_us=now_us, now_us=now_us, limit=100, window_us=minute_us)
         tries, now_us = tries + 1, now_us + 200_000
     assert tries <= 10, "answers of 200 ms: two seconds"
+
+
+@given(st.integers(0, 10**6))
+def test_without_a_configured_limit_what_passed_is_what_is_known(level):
+    """Nothing was thought before that could be halved; one throttle of the very first request still leaves ten."""
+    then = after_throttle(Learned(), level=level, answered_us=9, limit=UNLIMITED, window_us=60_000_000, floor=1)
+    assert learned_limit(then, 10, limit=UNLIMITED, window_us=60_000_000, floor=1) == max(10, level)

@@ -7,12 +7,12 @@ local OWN_FIELDS = {
 }
 
 -- The state is ours when this very server wrote it, for these windows, and nobody asked for a later epoch. A caller whose
--- configuration is older than the one in force is told so: -2.
-local function epoch_of(conf, run_id, least_epoch)
+-- configuration is older than the one in force is told so: -2; answers are still taken from it while it counts the same.
+local function epoch_of(conf, run_id, least_epoch, is_answer)
   local meta = redis.call('HMGET', KEYS[1], 'run_id', 'epoch', 'windows', 'version')
   if meta[1] ~= run_id then return nil end
   local version = tonumber(meta[4] or 0)
-  if conf.version < version then return nil, {-2, 0} end
+  if conf.version < version and not (is_answer and meta[3] == conf.fingerprint) then return nil, {-2, 0} end
   if meta[3] ~= conf.fingerprint or tonumber(meta[2]) < tonumber(least_epoch) then return nil end
   if conf.version > version then redis.call('HSET', KEYS[1], 'version', integer(conf.version)) end
   return meta[2]
@@ -114,8 +114,8 @@ local function load(conf, scope, k, epoch, now)
 end
 
 -- All scopes of a call, or what to answer instead.
-local function load_all(conf, run_id, least_epoch, nonce, now)
-  local epoch, stale = epoch_of(conf, run_id, least_epoch)
+local function load_all(conf, run_id, least_epoch, nonce, now, is_answer)
+  local epoch, stale = epoch_of(conf, run_id, least_epoch, is_answer)
   if not epoch then return nil, nil, stale or ask_to_rebuild(conf, nonce) end
   local scopes, k = {}, 4
   for i, scope in ipairs(conf.scopes) do

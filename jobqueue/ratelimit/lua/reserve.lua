@@ -69,7 +69,7 @@ local function grant(slots)
       s.n, s.u, s.moved = s.n + #slots, s.u + #slots * cost, true
       breaker.lease(s, slots, deadline, now)
     end
-    serve_line(s, owner, #slots)
+    serve_line(s, owner, #slots, want)
   end
 end
 

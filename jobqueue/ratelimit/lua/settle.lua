@@ -7,10 +7,29 @@
 
 local conf, results = cjson.decode(ARGV[1]), cjson.decode(ARGV[4])
 local jitter, now = tonumber(ARGV[5]), clock(ARGV[7])
-local scopes, _, otherwise = load_all(conf, ARGV[2], ARGV[3], ARGV[6], now)
-if not scopes then return otherwise end
+local LONGEST_UNHINTED, UNLIMITED, LEAST_THOUGHT = 3600000000, 2 ^ 40, 20
 
-local LONGEST_UNHINTED = 3600000000
+-- What is counted has changed and was counted anew, these slots with it; only the pauses are news.
+local function pause_outdated()
+  local epoch, hashes, k = redis.call('HGET', KEYS[1], 'epoch'), {}, 4
+  for i, scope in ipairs(conf.scopes) do
+    hashes[i], k = KEYS[k], k + 5 + #scope.windows
+  end
+  for _, r in ipairs(results) do
+    local hash = hashes[r.pause_scope]
+    local kept = redis.call('HMGET', hash, 'epoch', 'blocked_until')
+    if r.pause_us > 0 and kept[1] == epoch and tonumber(kept[2] or 0) < now + r.pause_us then
+      redis.call('HSET', hash, 'blocked_until', integer(now + r.pause_us), 'blocked_why', 'throttled')
+      redis.call('PEXPIRE', hash, integer(conf.ttl_ms + r.pause_us / 1000))
+    end
+  end
+end
+
+local scopes, _, otherwise = load_all(conf, ARGV[2], ARGV[3], ARGV[6], now, true)
+if not scopes then
+  if otherwise[1] == -2 then pause_outdated() end
+  return otherwise
+end
 
 -- A success says that the limit is at least what was sent; see jobqueue/model/learned.py.
 local function learn_from_success(s, i, sent_at)
@@ -71,12 +90,14 @@ local function learn_from_throttle(s, r)
   local w = s.conf.windows[r.learn]
   if not w then return end
   local level = math.max(0, s.total[r.learn] - 1)
-  if w.eager and s.conf.margin and s.total[r.learn] + s.n >= 0.9 * w.limit then
-    s.margin = math.min(s.conf.margin.most, s.margin * 2)
+  -- Once the margin is as wide as it gets, it is not the margin that is wrong.
+  if w.eager and s.conf.margin and s.total[r.learn] + s.n >= 0.9 * w.limit and s.margin * 2 <= s.conf.margin.most then
+    s.margin = s.margin * 2
     return
   end
   local x = extra_of(s, r.learn)
   local most = learned_limit(s, r.learn, answered_at)
+  if most >= UNLIMITED then most = math.max(LEAST_THOUGHT, level) end
   x.known, x.base, x.at, x.proofs = math.min(level, most), math.floor(most / 2), answered_at, 0
   s.learned_changed = true
 end

@@ -1,6 +1,7 @@
 -- The line of those who were denied: a time for each to ask again, by class (1 goes first), then by when they came.
--- Kept as a sorted set (owner by the time to ask) and a hash (owner to "class:want:cost:since"); the scope holds the sums per
+-- Kept as a sorted set (owner by the time to ask) and a hash (owner to "class:want:cost:since:due"); the scope holds the sums per
 -- class. Who does not ask within the grace after its time is no longer waited for, but finds its place again when it comes back.
+-- A place is good for what was wanted when it was taken (due), however much more its owner wants by now: then it is the others' turn.
 
 local CLASSES, MOST_LAPSED = 3, 256
 
@@ -28,13 +29,14 @@ local function change_line(s, class, n, u)
 end
 
 local function read_place(text)
-  local class, want, cost, since = string.match(text, '^(%d+):(%d+):(%d+):(%d+)$')
+  local class, want, cost, since, due = string.match(text, '^(%d+):(%d+):(%d+):(%d+):(%d+)$')
   local n, c = tonumber(want), tonumber(cost)
-  return {class = tonumber(class), n = n, u = n * c, cost = c, since = tonumber(since)}
+  return {class = tonumber(class), n = n, u = n * c, cost = c, since = tonumber(since), due = tonumber(due)}
 end
 
 local function write_place(s, owner, place)
-  redis.call('HSET', s.wants, owner, table.concat({place.class, integer(place.n), integer(place.cost), integer(place.since)}, ':'))
+  local numbers = {place.class, integer(place.n), integer(place.cost), integer(place.since), integer(place.due)}
+  redis.call('HSET', s.wants, owner, table.concat(numbers, ':'))
 end
 
 -- The place of `owner`; one that lapsed wants nothing, but still says since when it waits.
@@ -126,21 +128,24 @@ local function join_line(s, owner, class, want, cost, wake, now)
   leave_line(s, owner)
   while redis.call('ZCOUNT', s.waiting, integer(wake), integer(wake)) > 0 do wake = wake + 1000 end
   redis.call('ZADD', s.waiting, integer(wake), owner)
-  write_place(s, owner, {class = class, n = want, cost = cost, since = own and own.since or now})
+  local due = own and own.due or want
+  local n = math.min(want, due)
+  write_place(s, owner, {class = class, n = n, cost = cost, since = own and own.since or now, due = due})
   redis.call('PEXPIRE', s.waiting, s.ttl_ms)
   redis.call('PEXPIRE', s.wants, s.ttl_ms)
-  change_line(s, class, want, want * cost)
+  change_line(s, class, n, n * cost)
   return wake
 end
 
--- `owner` got `n` requests: its place shrinks by them, and is gone when it has all it wanted.
-local function serve_line(s, owner, n)
+-- `owner` got `n` of the `want` requests it asked for: its place shrinks by them, and is gone with the last it was good for.
+local function serve_line(s, owner, n, want)
   local place = s.queue ~= '' and place_of(s, owner)
   if not place then return end
-  if n >= place.n then return leave_line(s, owner) end
-  place.n = place.n - n
+  if n >= want or n >= place.due then return leave_line(s, owner) end
+  local left = math.min(math.max(0, place.n - n), want - n)
+  change_line(s, place.class, left - place.n, (left - place.n) * place.cost)
+  place.n, place.due = left, place.due - n
   write_place(s, owner, place)
-  change_line(s, place.class, -n, -n * place.cost)
 end
 
 -- The places in line in their order.

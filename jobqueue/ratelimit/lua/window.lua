@@ -10,6 +10,16 @@ local function leaves_at(w, time)
   return time + w.us
 end
 
+-- The same, `rounds` windows or periods later.
+local function leaves_rounds_later(w, leaves, rounds)
+  local length = w.us
+  if w.ends then
+    length = w.ends[#w.ends] - w.ends[#w.ends - 1]
+    while rounds > 0 and leaves + w.guard < w.ends[#w.ends] do leaves, rounds = leaves_at(w, leaves), rounds - 1 end
+  end
+  return leaves + rounds * length
+end
+
 -- Books `weight` as answered at `at`. Answers may come out of order; the list stays sorted.
 local function book_window(s, i, at, weight)
   local w, list, time = s.conf.windows[i], s.lists[i], at
@@ -99,7 +109,7 @@ local function freed_at(s, i, need, now)
     rounds = math.ceil((need - held) / limit)
     need = need - rounds * limit
   end
-  if need <= 0 then return now + rounds * w.us + 1 end
+  if need <= 0 then return leaves_rounds_later(w, now, rounds) + 1 end
   local start, sum = 0, 0
   while true do
     local entries = redis.call('LRANGE', s.lists[i], start, start + 63)
@@ -109,13 +119,13 @@ local function freed_at(s, i, need, now)
       local leaves = leaves_at(w, time)
       if other > 0 and s.extra[i].foreign_until <= leaves then
         sum, other = sum + other, 0
-        if sum >= need then return s.extra[i].foreign_until + rounds * w.us + 1 end
+        if sum >= need then return leaves_rounds_later(w, s.extra[i].foreign_until, rounds) + 1 end
       end
       sum = sum + weight
-      if sum >= need then return leaves + rounds * w.us + 1 end
+      if sum >= need then return leaves_rounds_later(w, leaves, rounds) + 1 end
     end
     start = start + 64
   end
-  if other > 0 and sum + other >= need then return s.extra[i].foreign_until + rounds * w.us + 1 end
-  return now + (rounds + 1) * w.us + 1
+  if other > 0 and sum + other >= need then return leaves_rounds_later(w, s.extra[i].foreign_until, rounds) + 1 end
+  return leaves_rounds_later(w, now, rounds + 1) + 1
 end

@@ -1,0 +1,65 @@
+"""A place in line is good for what was wanted when it was taken, not for ever."""
+
+from __future__ import annotations
+
+import limiter_play
+import pytest
+from limiter_play import Client, fairness, play
+from ratelimit_world import SPOTIFY, Clock, MemoryHistory, provider_limits
+
+from jobqueue.model.limit import Granted, SlotResult
+from jobqueue.ratelimit.limiter import Limiter
+
+
+@pytest.fixture
+def clock():
+    """A clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def make(redis_url, clock):
+    """Make limiters of ``spotify`` on the standing clock; closed after the test."""
+    made = []
+
+    def make(windows="", **options):
+        limits = {"spotify": provider_limits(windows, **options)}
+        made.append(Limiter(redis_url, limits, MemoryHistory(clock), clock_us=clock))
+        return made[-1]
+
+    yield make
+    for limiter in made:
+        limiter.close()
+
+
+def use_up(limiter, count, clock, gap_s=0.01):
+    """Send and answer *count* requests, one after the other."""
+    for _ in range(count):
+        (slot,) = limiter.reserve(SPOTIFY).slots
+        limiter.settle([SlotResult(slot)])
+        clock.advance(gap_s)
+
+
+@pytest.mark.parametrize("latency_s", [(0.1, 0.3), (2.5, 4.0)])
+@pytest.mark.parametrize("jobs", [2, 10])
+def test_slots_that_free_one_by_one_go_to_each_in_turn(make, clock, monkeypatch, jobs, latency_s):
+    """Who always wants more than frees up must not stay the first: a slot every six seconds, Jain's index over twenty
+    windows; also when the answer takes longer than a place is kept.
+    """
+    monkeypatch.setattr(limiter_play, "LATENCY_S", latency_s)
+    limiter = make("10/minute")
+    use_up(limiter, 10, clock, gap_s=6)
+    clients = [Client(f"job {n}", begins_s=n * 0.3) for n in range(jobs)]
+    play(limiter, clock, clients, for_s=1200)
+    assert fairness(clients) >= 0.95
+    assert sum(len(client.granted_at_us) for client in clients) >= 20 * 10 * 0.9
+
+
+def test_who_has_all_it_asks_for_keeps_nothing_back(make, clock):
+    """It once wanted eight and is content with two: the other six are for whoever asks next."""
+    limiter = make("8/minute")
+    use_up(limiter, 8, clock)
+    denial = limiter.reserve(SPOTIFY, want=8, owner="first")
+    clock.advance(denial.retry_after_s + 0.5)
+    assert len(limiter.reserve(SPOTIFY, want=2, owner="first").slots) == 2
+    assert isinstance(limiter.reserve(SPOTIFY, want=6, owner="second"), Granted)
