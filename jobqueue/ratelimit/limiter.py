@@ -221,11 +221,9 @@ class Limiter:
         return read_state(reply, scope, layout)
 
     def leave(self, scope: Scope, owner: str) -> None:
-        """Give up *owner*'s place in line; without one nothing changes.
+        """Give up *owner*'s place in line; without one nothing changes. Raises: as `settle`.
 
         A place that nobody comes back to lapses by itself, but until then others stand behind it.
-
-        Raises: as `settle`.
         """
         limits, layout = self._layouts.of(scope)
         self._changed(limits, layout, LEAVE, lambda: (owner, token_hex(8), self._now()))
