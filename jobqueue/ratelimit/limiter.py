@@ -224,6 +224,18 @@ class Limiter:
         raw = self._changed(limits, layout, ADJUST, lambda: (adjustment.value, token_hex(8), self._now()))
         return Settled(0) if raw is None else read_settled(raw, layout)
 
+    def leave(self, scope: Scope, owner: str) -> tuple[str, ...]:
+        """Give up the place *owner* has in line: it wants nothing any more.
+
+        Returns:
+            Who may ask now because of it; they are told a new time, if they must still wait.
+
+        Raises: as `settle`.
+        """
+        limits, layout = self._laid_out((scope,))
+        raw = self._changed(limits, layout, ADJUST, lambda: ("leave", token_hex(8), self._now(), owner))
+        return () if raw is None else read_settled(raw, layout).called
+
     def why(
         self,
         scope: Scope,

@@ -63,3 +63,17 @@ def test_who_has_all_it_asks_for_keeps_nothing_back(make, clock):
     clock.advance(denial.retry_after_s + 0.5)
     assert len(limiter.reserve(SPOTIFY, want=2, owner="first").slots) == 2
     assert isinstance(limiter.reserve(SPOTIFY, want=6, owner="second"), Granted)
+
+
+def test_who_leaves_the_line_keeps_nobody_waiting(make, clock):
+    """Fifty jobs wait for one slot a minute and are cancelled: the last one need not sleep for fifty minutes."""
+    limiter = make("1/minute")
+    use_up(limiter, 1, clock, gap_s=0)
+    for n in range(50):
+        limiter.reserve(SPOTIFY, owner=f"cancelled {n}")
+    assert limiter.reserve(SPOTIFY, owner="patient").retry_after_s > 3000
+    called = [owner for n in range(50) for owner in limiter.leave(SPOTIFY, f"cancelled {n}")]
+    assert called[-1] == "patient"
+    assert limiter.reserve(SPOTIFY, owner="patient").retry_after_s == pytest.approx(60, abs=0.01)
+    assert limiter.leave(SPOTIFY, "nobody") == ()
+    assert [waiter.owner for waiter in limiter.snapshot(SPOTIFY).waiting] == ["patient"]

@@ -1,10 +1,24 @@
--- Changes by hand what the limiter keeps of the innermost scope.
--- ARGV: configuration, run id, least epoch, what (forget_learned, lift_cooldown, forced_open, disabled, closed), nonce, now.
+-- Changes by hand what the limiter keeps of the innermost scope, or takes an owner out of the lines of all of them.
+-- ARGV: configuration, run id, least epoch, what (forget_learned, lift_cooldown, forced_open, disabled, closed, leave), nonce,
+-- now, who leaves.
 -- Answers {1, JSON of what must outlive Redis, JSON of whose turn came early} | {-1, ms} | {-2, 0}.
 
 local conf, what, now = cjson.decode(ARGV[1]), ARGV[4], clock(ARGV[6])
 local scopes, _, otherwise = load_all(conf, ARGV[2], ARGV[3], ARGV[5], now)
 if not scopes then return otherwise end
+
+if what == 'leave' then
+  local called = {}
+  for _, s in ipairs(scopes) do
+    local place = s.queue ~= '' and place_of(s, ARGV[7])
+    if place then
+      leave_line(s, ARGV[7])
+      for _, owner in ipairs(call_forward(s, place.n, now)) do called[#called + 1] = owner end
+    end
+    save(s, now)
+  end
+  return {#called, '[]', #called > 0 and cjson.encode(called) or '[]'}
+end
 
 local index = #scopes
 local s = scopes[index]
