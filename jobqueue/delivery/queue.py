@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -24,8 +25,10 @@ from jobqueue.engine.limits import (
     LimitsView,
     adjust_limits,
     change_limits,
+    leave_line,
     level_scope,
     remove_limits,
+    scope_of,
     view_limits,
 )
 from jobqueue.engine.progress import job_progress
@@ -181,7 +184,9 @@ class JobQueue(Explaining):
     def pause_job(self, job_id: int) -> JobStatus:
         """Stop sending for the job; what is in flight is recorded first."""
         self._check_migrated()
-        return control.pause(self._database, job_id)
+        status = control.pause(self._database, job_id)
+        self._leave_line(job_id)
+        return status
 
     def resume_job(self, job_id: int) -> JobStatus:
         """Go on with a paused job."""
@@ -193,7 +198,9 @@ class JobQueue(Explaining):
     def cancel_job(self, job_id: int) -> JobStatus:
         """End the job for good."""
         self._check_migrated()
-        return control.cancel(self._database, job_id)
+        status = control.cancel(self._database, job_id)
+        self._leave_line(job_id)
+        return status
 
     def retry_job(self, job_id: int) -> int:
         """Give failed items another try; how many."""
@@ -413,6 +420,11 @@ class JobQueue(Explaining):
             limiter = Limiter(self.settings.redis_url, {provider: config}, PostgresHistory(self._database))
             self._limiters[provider] = config.version, limiter
         return limiter
+
+    def _leave_line(self, job_id: int) -> None:
+        job = jobs.get(self._database, job_id)
+        with suppress(UsageError):  # limits that cannot be read stop nobody from stopping a job
+            leave_line(self._database, self._limiter(job.provider), scope_of(job), job_id)
 
     def _tell(self, job_id: int | None = None) -> None:
         """Hint at what is due, of one job or of all; Redis going away now costs a few seconds, not the job."""

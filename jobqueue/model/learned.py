@@ -2,9 +2,10 @@
 
 A throttle says that the requests answered well in the window so far are all that fit: that many are *known* to pass,
 or half of what was thought before, if that is more: one throttle out of the blue must not stop everything. Where no
-limit is configured nothing was thought before, and half of what passed is taken instead. For one window no more are sent. After that one more is tried; as long as it succeeds three are tried one by one, then
-two, four, eight at once, and with time alone the limit grows by a cubic curve. So while somebody else holds a share of
-the quota about one request a window is throttled, and once he is gone the whole quota is found again within a window.
+limit is configured nothing was thought before, and half of what passed is taken instead. For one window no more are
+sent. After that one more is tried; as long as it succeeds three are tried one by one, then two,
+four, eight at once, and with time alone the limit grows by a cubic curve. So while somebody else holds a share of the
+quota about one request a window is throttled, and once he is gone the whole quota is found again within a window.
 
 ``lua/window.lua`` and ``lua/settle.lua`` compute the same on the shared state; a property test drives both. Times are
 whole microseconds, counts whole requests.

@@ -394,7 +394,9 @@ def test_whoever_holds_old_limits_is_told_as_soon_as_somebody_uses_new_ones(make
 
 def test_slots_granted_under_old_limits_end_with_their_answers(make):
     """Only the number changed, so they are still counted: a cap must not stay full until their deadline."""
-    configs = [RateLimitConfig(windows=windows, max_concurrency=2, breaker=None) for windows in ("9/minute", "8/minute")]
+    configs = [
+        RateLimitConfig(windows=windows, max_concurrency=2, breaker=None) for windows in ("9/minute", "8/minute")
+    ]
     old, new = (make(limits=ProviderLimits("spotify", (config,), 10.0, n)) for n, config in enumerate(configs, start=1))
     slots = old.reserve(SPOTIFY, want=2).slots
     assert new.reserve(SPOTIFY).reason is DenialReason.CONCURRENCY

@@ -38,7 +38,9 @@ def test_parts_are_locked_in_the_order_of_their_numbers(
         )
         sql(database, PARK_FIRST, {"r": REASON, "j": job_id})
         sql(database, "VACUUM FULL batch_checkpoints")
-        sql(database, "UPDATE batch_checkpoints SET batch_no = batch_no WHERE part = 0")  # now it lies behind the others
+        sql(
+            database, "UPDATE batch_checkpoints SET batch_no = batch_no WHERE part = 0"
+        )  # now it lies behind the others
 
         def run() -> None:
             with Database(database_url, name="many-parts") as own:
@@ -48,7 +50,9 @@ def test_parts_are_locked_in_the_order_of_their_numbers(
         with database.transaction():
             sql(database, "SELECT FROM batch_checkpoints WHERE part = 0 FOR UPDATE")
             thread.start()
-            is_waiting = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'many-parts' AND wait_event_type = 'Lock'"
+            is_waiting = (
+                "SELECT 1 FROM pg_stat_activity WHERE application_name = 'many-parts' AND wait_event_type = 'Lock'"
+            )
             until_s = time.monotonic() + 9
             while not sql(watcher, is_waiting):
                 assert time.monotonic() < until_s, "it never waited"
