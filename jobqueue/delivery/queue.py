@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,7 @@ from jobqueue.engine import control, enqueue, registry, undo
 from jobqueue.engine.enqueue import Enqueued
 from jobqueue.engine.intake import RowSource
 from jobqueue.engine.labels import label_of
+from jobqueue.engine.limits import leave_line, scope_of
 from jobqueue.engine.progress import job_progress
 from jobqueue.errors import UsageError
 from jobqueue.model.job import Job, JobRequest, JobStatus, Priority
@@ -139,7 +141,9 @@ class JobQueue(Explaining, Limiting):
     def pause_job(self, job_id: int) -> JobStatus:
         """Stop sending for the job; what is in flight is recorded first."""
         self._check_migrated()
-        return control.pause(self._database, job_id)
+        status = control.pause(self._database, job_id)
+        self._leave_line(job_id)
+        return status
 
     def resume_job(self, job_id: int) -> JobStatus:
         """Go on with a paused job."""
@@ -151,7 +155,9 @@ class JobQueue(Explaining, Limiting):
     def cancel_job(self, job_id: int) -> JobStatus:
         """End the job for good."""
         self._check_migrated()
-        return control.cancel(self._database, job_id)
+        status = control.cancel(self._database, job_id)
+        self._leave_line(job_id)
+        return status
 
     def retry_job(self, job_id: int) -> int:
         """Give failed items another try; how many."""
@@ -248,6 +254,11 @@ class JobQueue(Explaining, Limiting):
     def migrate(self) -> list[str]:
         """Bring the schema up to date; the names of what was applied."""
         return migrate(self.settings.database_url)
+
+    def _leave_line(self, job_id: int) -> None:
+        job = jobs.get(self._database, job_id)
+        with suppress(UsageError):  # limits that cannot be read stop nobody from stopping a job
+            leave_line(self._database, self._limiter(job.provider), scope_of(job), job_id)
 
 
 def _counted(job: Job, counts: Mapping[str, int]) -> JobProgress:

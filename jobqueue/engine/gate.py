@@ -9,12 +9,13 @@ import structlog
 from jobqueue.engine.context import JobContext
 from jobqueue.engine.crew import Answer
 from jobqueue.engine.flight import Flight, Step
+from jobqueue.engine.limits import leave_line, wake_called
 from jobqueue.errors import ServerUnavailableError
 from jobqueue.model.batching import pick_batch_size
 from jobqueue.model.limit import DenialReason, Denied, Granted, Slot, SlotResult
 from jobqueue.ratelimit.feedback import result_of
 from jobqueue.ratelimit.limiter import Limiter
-from jobqueue.store import due, limits
+from jobqueue.store import limits
 from jobqueue.store.database import Database
 
 log = structlog.get_logger("jobqueue.gate")
@@ -207,9 +208,12 @@ class Gate:
         limits.save_cooldowns(self._database, provider, settled.cooldowns)
         limits.save_breakers(self._database, provider, settled.breakers)
         limits.save_learned(self._database, provider, settled.learned)
-        # Their parts sleep until a time that has become too late. Others than jobs may wait in the same line.
-        job_ids = [int(owner) for owner in settled.called if owner.isascii() and owner.isdecimal() and len(owner) < 19]
-        due.wake_parked(self._database, provider, job_ids=job_ids)
+        # Their parts sleep until a time that has become too late.
+        wake_called(self._database, provider, settled.called)
+
+    def leave_line(self) -> None:
+        """The job sends nothing more: nobody shall wait for it."""
+        leave_line(self._database, self._limiter, self._context.scope, self._context.job.id)
 
 
 def _seat(flight: Flight, effects: list[Slot], looks: list[Slot]) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from jobqueue.engine import registry
+from jobqueue.engine.context import as_request
 from jobqueue.engine.enqueue import check_name
-from jobqueue.errors import InvalidInputError, UsageError
+from jobqueue.errors import InvalidInputError, ServerUnavailableError, UsageError
 from jobqueue.handler import Operation
 from jobqueue.model.batching import BatchConfig
+from jobqueue.model.job import Job
 from jobqueue.model.limit import Adjustment, ProviderLimits, RateLimitState, Scope, ScopeKind
 from jobqueue.model.limit_change import LimitsChange, check_costs, check_operation, describe, difference
 from jobqueue.ratelimit.limiter import Limiter
@@ -180,6 +183,27 @@ def adjust_limits(database: Database, limiter: Limiter, scope: Scope, adjustment
         limits.save_breakers(database, scope.provider, settled.breakers)
         limits.save_learned(database, scope.provider, settled.learned)
     due.wake_parked(database, scope.provider)
+
+
+def leave_line(database: Database, limiter: Limiter, scope: Scope, job_id: int) -> None:
+    """The job sends nothing more: who waits behind it in a line may ask now. Without Redis there is no line."""
+    with suppress(ServerUnavailableError):
+        wake_called(database, scope.provider, limiter.leave(scope, str(job_id)))
+
+
+def scope_of(job: Job) -> Scope:
+    """What the requests of *job* are counted under; without the operation where its type is not installed here."""
+    try:
+        operation = registry.handler(job.type).operation(as_request(job), registry.provider(job.provider)).name
+    except UsageError:
+        operation = ""
+    return Scope(job.provider, job.account, operation)
+
+
+def wake_called(database: Database, provider: str, owners: Iterable[str]) -> None:
+    """Let the parked parts of *owners* fall due whose turn came early. Others than jobs may wait in the same line."""
+    job_ids = [int(owner) for owner in owners if owner.isascii() and owner.isdecimal() and len(owner) < 19]
+    due.wake_parked(database, provider, job_ids=job_ids)
 
 
 def level_scope(provider: str, kind: ScopeKind, name: str) -> Scope:

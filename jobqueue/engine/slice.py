@@ -93,6 +93,8 @@ class Slice:
                 if leave is not None:
                     self.report.reason = leave.reason
                     self._holding.give_up(leave, self._gate)
+                    if self._state not in _WORKING or self.report.ended is not None:
+                        self._gate.leave_line()
                     return self.report
         finally:
             self._heartbeat.stop()

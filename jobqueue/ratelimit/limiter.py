@@ -220,13 +220,17 @@ class Limiter:
             return RateLimitState(scope, epoch=0, windows=(), in_flight=0)
         return read_state(reply, scope, layout)
 
-    def leave(self, scope: Scope, owner: str) -> None:
+    def leave(self, scope: Scope, owner: str) -> tuple[str, ...]:
         """Give up *owner*'s place in line; without one nothing changes. Raises: as `settle`.
 
         A place that nobody comes back to lapses by itself, but until then others stand behind it.
+
+        Returns:
+            Who may ask now because of it; they are told a new time, if they must still wait.
         """
         limits, layout = self._layouts.of(scope)
-        self._changed(limits, layout, LEAVE, lambda: (owner, token_hex(8), self._now()))
+        raw = self._changed(limits, layout, LEAVE, lambda: (owner, token_hex(8), self._now()))
+        return () if raw is None else read_settled(raw, layout).called
 
     def configure(self, configs: Mapping[str, ProviderLimits]) -> None:
         """Use *configs* from the next call on, after a denial for `DenialReason.OUTDATED`."""

@@ -261,7 +261,7 @@ def test_less_left_than_we_know_of_means_somebody_else_took_it(make, clock):
     limiter.settle([SlotResult(slots[0]), SlotResult(slots[1], reports=(report,))])
     (window,) = limiter.snapshot(SPOTIFY).windows
     assert (window.used, window.in_flight, window.foreign, window.remaining) == (2, 10, 48, 40)
-    assert limiter.reserve(SPOTIFY, want=100, deadline_s=10).slots[39:40]
+    assert len(limiter.reserve(SPOTIFY, want=100, deadline_s=10).slots) == 40
     denial = limiter.reserve(SPOTIFY)
     assert denial.retry_after_s == pytest.approx(20.001), "when the provider's window ends, not ours"
     clock.advance(20.001)

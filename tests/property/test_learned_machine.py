@@ -71,6 +71,7 @@ class BothLearners(RuleBasedStateMachine):
         while self.open:
             self.answer(*self.open[0], len(self.open) <= throttles)
         self.clock.now_us += 1_001
+        self.reserve(1)
 
     def answer(self, slot, sent_us, is_throttled):
         """Report it to both."""

@@ -45,6 +45,18 @@ local function place_of(s, owner)
   return text and read_place(text)
 end
 
+-- The places of many owners by their names, in few commands.
+local function places_of(s, owners)
+  local places = {}
+  for first = 1, #owners, 1000 do
+    local last = math.min(first + 999, #owners)
+    for i, text in ipairs(redis.call('HMGET', s.wants, unpack(owners, first, last))) do
+      places[owners[first + i - 1]] = text and read_place(text)
+    end
+  end
+  return places
+end
+
 local function is_before(place, name, other, other_name)
   if place.class ~= other.class then return place.class < other.class end
   if place.since ~= other.since then return place.since < other.since end
@@ -84,9 +96,9 @@ end
 local function sum_before(s, owner, class, owners, n, u)
   local line = line_of(s)
   if line.n[class] == 0 then return n, u end
-  local own = place_of(s, owner)
+  local own, places = place_of(s, owner), places_of(s, owners)
   for _, other in ipairs(owners) do
-    local place = other ~= owner and place_of(s, other)
+    local place = other ~= owner and places[other]
     if place and place.class == class and not (own and own.class == class and is_before(own, owner, place, other)) then
       n, u = n + place.n, u + place.u
     end
@@ -152,11 +164,13 @@ end
 local function in_order(s)
   local places = {}
   if s.queue == '' then return places end
-  local owners = redis.call('ZRANGE', s.waiting, 0, -1, 'WITHSCORES')
-  for i = 1, #owners, 2 do
-    local place = place_of(s, owners[i])
+  local found, owners, wakes = redis.call('ZRANGE', s.waiting, 0, -1, 'WITHSCORES'), {}, {}
+  for i = 1, #found, 2 do owners[#owners + 1], wakes[#wakes + 1] = found[i], tonumber(found[i + 1]) end
+  local by_owner = places_of(s, owners)
+  for i, owner in ipairs(owners) do
+    local place = by_owner[owner]
     if place then
-      place.owner, place.wake = owners[i], tonumber(owners[i + 1])
+      place.owner, place.wake = owner, wakes[i]
       places[#places + 1] = place
     end
   end
