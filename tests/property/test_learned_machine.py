@@ -108,7 +108,7 @@ class BothLearners(RuleBasedStateMachine):
         """What the provider can still count, the throttled one left out: later than one window before, and a latency."""
         since_us = self.clock.now_us - WINDOW_US + float(self.redis.hget(KEY, "latency"))
         entries = [entry.split(":") for entry in self.redis.lrange(KEY + ":r1", 0, -1)]
-        return sum(int(weight) for at_us, weight in entries if int(at_us) > since_us) - 1
+        return max(0, sum(int(weight) for at_us, weight in entries if int(at_us) > since_us) - 1)
 
     @rule(us=st.one_of(st.integers(1_001, 300_000), st.integers(1_001, 8_000_000)))
     def advance(self, us):
