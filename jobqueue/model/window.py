@@ -28,6 +28,8 @@ CALENDAR_GUARD_S = 2
 LEARNING_WINDOW_S = 60
 LONGEST_LEARNABLE_S = 3600
 UNLIMITED = 1 << 40
+LARGEST_LIMIT = 1_000_000_000
+LONGEST_WINDOW_S = 366 * 86_400
 
 
 class WindowMode(StrEnum):
@@ -123,6 +125,7 @@ LEARNING_WINDOW = Window(UNLIMITED, LEARNING_WINDOW_S, f"{LEARNING_WINDOW_S} sec
 """Counted where no window is short enough to be learned: what the provider does not tell is learned there."""
 
 _RESETS = re.compile(r"^(?P<limit>.+?)\s+resets\s+at\s+midnight(?:\s+(?P<zone>\S+))?$", re.IGNORECASE)
+_NO_LENGTH = re.compile(r"(?:/|per)\s*0+(?!\d)", re.IGNORECASE)
 _EXAMPLE = 'Write them like "10/second; 100 per minute; 10000/day resets at midnight America/Los_Angeles".'
 
 
@@ -141,7 +144,8 @@ def parse_windows(
         mode: When a request stops counting; calendar windows are always strict.
 
     Raises:
-        ConfigurationError: Not an expression, a limit below 1, an unknown time zone, or two limits for one window.
+        ConfigurationError: Not an expression, a limit below 1 or above `LARGEST_LIMIT`, a window of no length or longer
+            than a year, an unknown time zone, or two limits for one window.
     """
     windows: list[Window] = []
     for expression in re.split(r"[;,|]", expressions) if expressions.strip() else ():
@@ -158,6 +162,11 @@ def parse_windows(
             raise ConfigurationError(
                 f"windows {expressions!r}: {window.text} grants nothing.", remedy="Use a limit of at least 1."
             )
+        if window.limit > LARGEST_LIMIT or window.length_s > LONGEST_WINDOW_S:
+            raise ConfigurationError(
+                f"windows {expressions!r}: {window.text} is more than can be counted.",
+                remedy=f"Use at most {LARGEST_LIMIT} in at most a year, or no limit.",
+            )
     if len({window.id for window in windows}) < len(windows):
         raise ConfigurationError(
             f"windows {expressions!r} limits one length of time twice.", remedy="Keep the smaller of the two."
@@ -166,6 +175,8 @@ def parse_windows(
 
 
 def _parse(expression: str, expressions: str) -> list[RateLimitItem]:
+    if _NO_LENGTH.search(expression):  # the library reads it as one
+        raise ConfigurationError(f"windows {expressions!r}: a window has no length.", remedy=_EXAMPLE)
     try:
         return parse_many(expression.strip())
     except ValueError:

@@ -8,7 +8,7 @@ import redis
 from limiter_play import Client, fairness, play
 from ratelimit_world import SPOTIFY, Clock, MemoryHistory, provider_limits
 
-from jobqueue.model.limit import Granted, Scope, ScopeKind, SlotResult
+from jobqueue.model.limit import DenialReason, Denied, Granted, Scope, ScopeKind, SlotResult
 from jobqueue.ratelimit.limiter import Limiter
 
 
@@ -106,3 +106,25 @@ def test_who_must_wait_for_something_else_leaves_the_line_it_stood_in(make, cloc
     clock.advance(denied.retry_after_s)
     assert limiter.reserve(alice, owner="alice").scope_name == "spotify/alice"
     assert len(limiter.reserve(bob, want=2).slots) == 2
+
+
+def test_room_under_a_cap_is_kept_for_the_first_in_line(make, clock):
+    """An answer made room while its time had come: whoever just comes gets none of it."""
+    limiter = make("9/minute", max_concurrency=1)
+    (slot,) = limiter.reserve(SPOTIFY).slots
+    denied = limiter.reserve(SPOTIFY, owner="first")
+    assert denied.is_in_line
+    clock.advance(denied.retry_after_s)
+    limiter.settle([SlotResult(slot)])
+    late = limiter.reserve(SPOTIFY)
+    assert isinstance(late, Denied)
+    assert late.reason is DenialReason.CONCURRENCY
+    assert isinstance(limiter.reserve(SPOTIFY, owner="first"), Granted)
+
+
+def test_asking_why_takes_no_place(make):
+    """Only who means to send stands in line."""
+    limiter = make("1/minute")
+    limiter.reserve(SPOTIFY)
+    assert isinstance(limiter.why(SPOTIFY, owner="curious"), Denied)
+    assert limiter.snapshot(SPOTIFY).waiting == ()

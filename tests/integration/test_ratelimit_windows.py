@@ -392,6 +392,23 @@ def test_whoever_holds_old_limits_is_told_as_soon_as_somebody_uses_new_ones(make
     assert new.reserve(SPOTIFY).reason is DenialReason.COOLDOWN
 
 
+def test_a_count_made_for_old_limits_is_not_installed_over_a_newer_one(make, history, redis_url, monkeypatch):
+    """While the old one still reads the history, somebody with new limits counts and sends: those slots stay held."""
+    old, new = make(limits=versioned(1, "9/minute")), make(limits=versioned(2, "9/hour"))
+    read = history.sent_since
+
+    def overtaken(provider, since_s):
+        monkeypatch.setattr(history, "sent_since", read)
+        with redis.Redis.from_url(redis_url) as client:
+            client.delete("{spotify}:limit:lease")
+        assert isinstance(new.reserve(SPOTIFY), Granted)
+        return read(provider, since_s)
+
+    monkeypatch.setattr(history, "sent_since", overtaken)
+    assert old.reserve(SPOTIFY).reason is DenialReason.OUTDATED
+    assert new.snapshot(SPOTIFY).in_flight == 1
+
+
 def test_slots_granted_under_old_limits_end_with_their_answers(make):
     """Only the number changed, so they are still counted: a cap must not stay full until their deadline."""
     configs = [
