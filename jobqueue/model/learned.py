@@ -3,9 +3,9 @@
 A throttle says that the requests answered well in the window so far are all that fit: that many are *known* to pass,
 or half of what was thought before, if that is more: one throttle out of the blue must not stop everything. Where no
 limit is configured nothing was thought before, and half of what passed is taken instead. For one window no more are
-sent. After that one more is tried; as long as it succeeds three are tried one by one, then two, four, eight at once,
-and with time alone the limit grows by a cubic curve. So while somebody else holds a share of the quota about one
-request a window is throttled, and once he is gone the whole quota is found again within a window.
+sent. After that one more is tried; as long as it succeeds eight are tried one by one, then two, four, eight at once,
+and from the second window on the limit grows with time alone, by a cubic curve. So while somebody else holds a share
+of the quota about one request a window is throttled, and once he is gone the whole quota is found again within two.
 
 ``lua/window.lua`` and ``lua/settle.lua`` compute the same on the shared state; a property test drives both. Times are
 whole microseconds, counts whole requests.
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from jobqueue.model.window import UNLIMITED
 
 FORGOTTEN_AFTER_WINDOWS = 6
-SINGLE_PROOFS = 3
+SINGLE_PROOFS = 8
 _SCALE = 10_000_000
 _MOST_BASE = 1_000_000
 _LEAST_BASE = 10
@@ -59,7 +59,7 @@ def learned_limit(learned: Learned, now_us: int, *, limit: int, window_us: int, 
         return limit
     more = 0
     if quiet_us >= 0:
-        t = quiet_us * 100 // window_us
+        t = max(0, quiet_us - window_us) * 100 // window_us
         cubic = min(_MOST_BASE, max(_LEAST_BASE, learned.sure)) * 4 * t**3 // _SCALE
         proved = 1 if learned.proofs < SINGLE_PROOFS else 2 ** min(20, learned.proofs - SINGLE_PROOFS + 1)
         more = max(1, cubic, proved)

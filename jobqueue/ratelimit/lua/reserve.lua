@@ -26,7 +26,8 @@ local function check_windows(s, index, others_n, others_u)
     local allowed = weight > 0 and math.floor((limit - used) / weight) or want
     local at_least = weight > 0 and math.min(least, math.floor(limit / weight)) or 0
     if allowed < at_least then
-      constrain(allowed, 'window', index, i, freed_at(s, i, used + at_least * weight - limit, now))
+      local frees_at = freed_at(s, i, used + at_least * weight - limit, now)
+      constrain(allowed, 'window', index, i, math.min(frees_at, tried_at(s, i, now)))
     else
       granted = math.min(granted, allowed)
     end

@@ -94,11 +94,20 @@ local function learned_limit(s, i, now)
   if quiet >= 5 * w.us then return w.limit end
   local sure, more = math.max(x.known, x.base), 0
   if quiet >= 0 then
-    local t = math.floor(quiet * 100 / w.us)
+    local t = math.floor(math.max(0, quiet - w.us) * 100 / w.us)
     local cubic = math.floor(math.min(1000000, math.max(10, sure)) * 4 * t * t * t / 10000000)
-    more = math.max(1, cubic, x.proofs < 3 and 1 or 2 ^ math.min(20, x.proofs - 2))
+    more = math.max(1, cubic, x.proofs < 8 and 1 or 2 ^ math.min(20, x.proofs - 7))
   end
   return math.min(w.limit, math.max(s.conf.floor, sure + more))
+end
+
+-- When more than what was learned may be tried: a window after the throttle, and after each answer to what is being tried.
+local function tried_at(s, i, now)
+  local x = s.extra[i]
+  if not x or x.at == 0 or learned_limit(s, i, now) >= s.conf.windows[i].limit then return math.huge end
+  local begins = x.at + s.conf.windows[i].us
+  if now < begins then return begins end
+  return s.n > 0 and now + math.max(10000, s.latency) or math.huge
 end
 
 -- When `need` weight will have left the window: exact for what was answered, a lower bound for what is in flight. More
