@@ -343,7 +343,7 @@ def test_where_no_window_can_be_learned_a_minute_is_watched(make, clock):
     assert settled.learned == {}
     settled = limiter.settle([SlotResult.throttled(slot, 5) for slot in slots[20:]])
     (learned,) = settled.learned["spotify"]
-    assert (learned.window_id, learned.known, learned.limit) == ("r60", 20, 20)
+    assert (learned.window_id, learned.known, learned.limit) == ("r60", 20, 19)
     clock.advance(6)
     assert isinstance(limiter.reserve(SPOTIFY), Denied), "what passed, and not half of a million millions"
     assert limiter.snapshot(SPOTIFY).windows == (), "it is no limit of anybody's"
@@ -352,7 +352,7 @@ def test_where_no_window_can_be_learned_a_minute_is_watched(make, clock):
 def test_what_was_learned_outlives_redis(make, clock, history, redis_url):
     """Flushed, it comes back from the history, as old as it is by then; forgotten by a person it does not."""
     limiter = make("100/minute")
-    history.known = [LearnedLimit("spotify", "r60", "100 per 1 minute", 31, 30, 20, 30.0, 0)]
+    history.known = [LearnedLimit("spotify", "r60", "100 per 1 minute", 31, 30, 20, 30.0, 1)]
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     assert len(limiter.reserve(SPOTIFY, want=100).slots) == 30

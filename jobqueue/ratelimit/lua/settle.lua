@@ -39,12 +39,12 @@ local function learn_from_success(s, i, sent_at)
     x.at, x.known, x.base, x.proofs = 0, 0, 0, 0
   elseif sent_at <= x.at then
     x.known = math.min(x.known + 1, 2 * x.base)
-  elseif s.total[i] > math.max(x.known, x.base) then
+  elseif s.total[i] > sure_of(x) then
     x.known, x.proofs = s.total[i], x.proofs + 1
   else
     return
   end
-  if math.max(x.known, x.base) >= s.conf.windows[i].limit then x.at, x.known, x.base, x.proofs = 0, 0, 0, 0 end
+  if sure_of(x) >= s.conf.windows[i].limit then x.at, x.known, x.base, x.proofs = 0, 0, 0, 0 end
   s.dirty, s.extra_dirty, s.learned_changed = true, true, true
 end
 
