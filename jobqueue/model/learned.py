@@ -3,7 +3,7 @@
 A throttle says that the requests answered well in the window so far are all that fit: that many are *known* to pass,
 or half of what was thought before, if that is more: one throttle out of the blue must not stop everything. Where no
 limit is configured nothing was thought before, and half of what passed is taken instead. For one window no more are
-sent. After that one more is tried; as long as it succeeds eight are tried one by one, then two, four, eight at once,
+sent. After that one more is tried; as long as it succeeds five are tried one by one, then two, four, eight at once,
 and from the second window on the limit grows with time alone, by a cubic curve. So while somebody else holds a share
 of the quota about one request a window is throttled, and once he is gone the whole quota is found again within two.
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from jobqueue.model.window import UNLIMITED
 
 FORGOTTEN_AFTER_WINDOWS = 6
-SINGLE_PROOFS = 8
+SINGLE_PROOFS = 5
 _SCALE = 10_000_000
 _MOST_BASE = 1_000_000
 _LEAST_BASE = 10
