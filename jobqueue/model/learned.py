@@ -1,11 +1,12 @@
 """What a provider's throttles and successes say about a limit it does not tell.
 
-A throttle says that the requests answered well in the window so far are all that fit: that many are *known* to pass,
-or half of what was thought before, if that is more: one throttle out of the blue must not stop everything. Where no
-limit is configured nothing was thought before, and half of what passed is taken instead. For one window no more are
-sent. After that one more is tried; as long as it succeeds five are tried one by one, then two, four, eight at once,
-and from the second window on the limit grows with time alone, by a cubic curve. So while somebody else holds a share
-of the quota about one request a window is throttled, and once he is gone the whole quota is found again within two.
+The first throttle says that somebody takes a share, or that the limit is less than thought: from then on half of it is
+sent, and what passes beyond is tried. Later ones tell more: the requests answered well in the window so far are all
+that fit, and that many are *known* to pass. Where no limit is configured the first tells that too. For one window after
+a throttle no more are sent. Then one more is tried; as long as it succeeds five are tried one by one, then two and four
+at once (a sixteenth of what is known, where that is more), and from the second window on the limit grows with time
+alone, by a cubic curve. So while somebody else holds a share of the quota about one request a window is throttled, and
+once he is gone the whole quota is found again within two.
 
 ``lua/window.lua`` and ``lua/settle.lua`` compute the same on the shared state; a property test drives both. Times are
 whole microseconds, counts whole requests.
@@ -22,6 +23,7 @@ from jobqueue.model.window import UNLIMITED
 
 FORGOTTEN_AFTER_WINDOWS = 6
 SINGLE_PROOFS = 5
+LEAST_STEP = 4
 _SCALE = 10_000_000
 _MOST_BASE = 1_000_000
 _LEAST_BASE = 10
@@ -65,7 +67,8 @@ def learned_limit(learned: Learned, now_us: int, *, limit: int, window_us: int, 
     if quiet_us >= 0:
         t = max(0, quiet_us - window_us) * 100 // window_us
         cubic = min(_MOST_BASE, max(_LEAST_BASE, learned.sure)) * 4 * t**3 // _SCALE
-        proved = 1 if learned.proofs < SINGLE_PROOFS else 2 ** min(20, learned.proofs - SINGLE_PROOFS + 1)
+        doubled = 2 ** min(20, learned.proofs - SINGLE_PROOFS + 1) if learned.proofs >= SINGLE_PROOFS else 1
+        proved = min(doubled, max(LEAST_STEP, learned.sure // 16))
         more = max(1, cubic, proved)
     return min(limit, max(floor, learned.sure + more))
 
@@ -81,6 +84,9 @@ def after_throttle(
     most = learned_limit(learned, answered_us, limit=limit, window_us=window_us, floor=floor)
     if most >= UNLIMITED:
         most = max(_LEAST_THOUGHT, level)
+    elif learned.at_us == 0:
+        # Whoever takes his share now may not have taken all of it yet: what passed until then says little.
+        level = min(level, most // 2)
     return Learned(min(level, most), most // 2, answered_us)
 
 
@@ -92,7 +98,8 @@ def after_success(learned: Learned, *, level: int, sent_us: int, now_us: int, li
         return Learned()
     if sent_us <= learned.at_us:
         # It was let through before the throttle, and only its answer came later. What was thought then did not hold.
-        learned = replace(learned, known=min(learned.known + 1, 2 * learned.base))
+        if learned.known > learned.base:
+            learned = replace(learned, known=min(learned.known + 1, 2 * learned.base))
     elif level > learned.sure:
         learned = replace(learned, known=level, proofs=learned.proofs + 1)
     return Learned() if learned.sure >= limit else learned

@@ -38,6 +38,7 @@ local function learn_from_success(s, i, sent_at)
   if now - x.at >= 6 * s.conf.windows[i].us then
     x.at, x.known, x.base, x.proofs = 0, 0, 0, 0
   elseif sent_at <= x.at then
+    if x.known <= x.base then return end
     x.known = math.min(x.known + 1, 2 * x.base)
   elseif s.total[i] > sure_of(x) then
     x.known, x.proofs = s.total[i], x.proofs + 1
@@ -116,7 +117,11 @@ local function learn_from_throttle(s, r)
   end
   local x = extra_of(s, r.learn)
   local most = learned_limit(s, r.learn, answered_at)
-  if most >= UNLIMITED then most = math.max(LEAST_THOUGHT, level) end
+  if most >= UNLIMITED then
+    most = math.max(LEAST_THOUGHT, level)
+  elseif x.at == 0 then
+    level = math.min(level, math.floor(most / 2))
+  end
   x.known, x.base, x.at, x.proofs = math.min(level, most), math.floor(most / 2), answered_at, 0
   s.learned_changed = true
 end

@@ -101,7 +101,8 @@ local function learned_limit(s, i, now)
   if quiet >= 0 then
     local t = math.floor(math.max(0, quiet - w.us) * 100 / w.us)
     local cubic = math.floor(math.min(1000000, math.max(10, sure)) * 4 * t * t * t / 10000000)
-    more = math.max(1, cubic, x.proofs < 5 and 1 or 2 ^ math.min(20, x.proofs - 4))
+    local doubled = x.proofs < 5 and 1 or 2 ^ math.min(20, x.proofs - 4)
+    more = math.max(1, cubic, math.min(doubled, math.max(4, math.floor(sure / 16))))
   end
   return math.min(w.limit, math.max(s.conf.floor, sure + more))
 end
