@@ -154,11 +154,14 @@ class RateLimited(HandlerError):
     Args:
         message: The provider's own words.
         retry_after_s: Seconds until it may be asked again, rounded up; None when the provider did not say.
+        is_of_account: True when only this account, or site, is throttled and the provider's others are not. Where no
+            limits are kept per account all of the provider pauses.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None, is_of_account: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.is_of_account = is_of_account
 
 
 class ProviderUnavailable(HandlerError):

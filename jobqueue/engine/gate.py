@@ -62,7 +62,7 @@ class Gate:
         if now_s - self._size_at_s > _SNAPSHOT_AGE_S:
             self._size_at_s = now_s
             try:
-                state = self._limiter.snapshot(self._context.scope)
+                state = self._limiter.snapshot(self._context.scope, with_line=False)
             except ServerUnavailableError:
                 self.is_down = True
                 return self._size

@@ -31,14 +31,15 @@ def result_of(
         error: What the handler raised; None for success.
         latency_s: From sending to the whole answer.
         operation: The provider's operation, for batch health; empty to leave it alone.
-        throttle_kind: Whether a throttle pauses the provider or the account.
+        throttle_kind: Whether a throttle pauses the provider or the account, where *error* does not say.
         reports: What the answer's headers said; a refusal carries them as well as a success.
         malformed_headers: How many of them meant nothing.
         answered_at_s: When the answer came, on `time.monotonic`'s clock; None for now.
     """
     use, throttle, is_size_caused = SlotUse.OK, None, False
     if isinstance(error, RateLimited):
-        use, throttle = SlotUse.THROTTLED, Throttle(error.retry_after_s, throttle_kind)
+        kind = ScopeKind.ACCOUNT if error.is_of_account else throttle_kind
+        use, throttle = SlotUse.THROTTLED, Throttle(error.retry_after_s, kind)
     elif isinstance(error, ProviderUnavailable | OutcomeUnknown):
         use, is_size_caused = SlotUse.FAILURE, isinstance(error, ProviderUnavailable) and error.is_size_caused
     elif error is not None:
@@ -72,5 +73,5 @@ def answer_of(
         malformed_headers=malformed,
     )
     if notes and result.throttle and result.throttle.retry_after_s is None:
-        return replace(result, throttle=Throttle(notes.retry_after_s, throttle_kind))
+        return replace(result, throttle=replace(result.throttle, retry_after_s=notes.retry_after_s))
     return result

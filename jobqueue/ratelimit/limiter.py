@@ -205,17 +205,21 @@ class Limiter:
             return reply
         return read_denial(reply, layout) if reply.granted < 1 else None
 
-    def snapshot(self, scope: Scope) -> RateLimitState:
+    def snapshot(self, scope: Scope, *, with_line: bool = True) -> RateLimitState:
         """Where every limit, cool-down and breaker of *scope* stands now.
 
         While another client counts again what was sent, only the scope is known, and the epoch is 0.
+
+        Args:
+            scope: As in `reserve`.
+            with_line: Whether to tell who waits: with two thousand waiting that alone takes milliseconds.
 
         Raises:
             UnknownProviderError: No limits are configured for the scope's provider.
             ServerUnavailableError: Redis cannot be reached.
         """
         limits, layout = self._layouts.of(scope)
-        reply = self._reserve(limits, layout, Ask("look", 1, 1, 0, 0, token_hex(8)))
+        reply = self._reserve(limits, layout, Ask("look" if with_line else "glance", 1, 1, 0, 0, token_hex(8)))
         if isinstance(reply, Denied):
             return RateLimitState(scope, epoch=0, windows=(), in_flight=0)
         return read_state(reply, scope, layout)

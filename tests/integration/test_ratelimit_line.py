@@ -197,6 +197,9 @@ def test_the_line_can_be_looked_at(make, clock):
     assert (high.owner, high.class_, high.want, high.waited_s) == ("18", Priority.HIGH, 1, 0)
     assert (default.owner, default.class_, default.want, default.waited_s) == ("17", Priority.DEFAULT, 3, 10)
     assert default.asks_in_s == pytest.approx(50, abs=0.01)
+    glance = limiter.snapshot(SPOTIFY, with_line=False)
+    assert glance.waiting == ()
+    assert glance.windows == limiter.snapshot(SPOTIFY).windows
 
 
 def test_a_cool_down_ends_for_one_after_the_other(make, clock):

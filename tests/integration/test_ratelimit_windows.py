@@ -10,6 +10,7 @@ import pytest
 import redis
 from ratelimit_world import SPOTIFY, Clock, MemoryHistory, provider_limits
 
+from jobqueue.errors import RateLimited
 from jobqueue.model.limit import (
     Adjustment,
     DenialReason,
@@ -18,11 +19,13 @@ from jobqueue.model.limit import (
     LearnedLimit,
     ProviderLimits,
     RateLimitConfig,
+    Scope,
     ScopeKind,
     SlotResult,
     WindowMode,
 )
 from jobqueue.model.quota import QuotaReport, QuotaUnit
+from jobqueue.ratelimit.feedback import result_of
 from jobqueue.ratelimit.limiter import Limiter
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
@@ -433,7 +436,7 @@ def test_limits_of_an_operation_bind_all_accounts_of_it_and_no_other(make):
     limiter = make(limits=ProviderLimits("spotify", configs, 10.0))
 
     def take(account, operation, want=9):
-        decision = limiter.reserve(SPOTIFY.__class__("spotify", account, operation), want=want)
+        decision = limiter.reserve(Scope("spotify", account, operation), want=want)
         return len(decision.slots) if isinstance(decision, Granted) else decision.constraint
 
     assert take("slow", "list") == 1
@@ -444,3 +447,13 @@ def test_limits_of_an_operation_bind_all_accounts_of_it_and_no_other(make):
     assert take("b", "list") == "spotify/b: 4 per 1 minute"
     assert take("c", "list") == 3
     assert take("d", "list") == "spotify: 9 per 1 minute"
+
+
+def test_a_throttle_of_one_site_leaves_the_others_alone(make):
+    """A handler says whom it is about; without limits per account there is nothing smaller to pause."""
+    error = RateLimited("slow down", retry_after_s=86_400, is_of_account=True)
+    one, other = Scope("spotify", "one.example"), Scope("spotify", "other.example")
+    limiter = make("100/minute", account_windows="50/minute")
+    limiter.settle([result_of(limiter.reserve(one).slots[0], error, latency_s=0.1)])
+    assert limiter.reserve(one).scope_name == "spotify/one.example"
+    assert isinstance(limiter.reserve(other), Granted)

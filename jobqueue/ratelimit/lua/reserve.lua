@@ -1,8 +1,8 @@
 -- Grants up to `want` slots in whole groups as every meter of every scope allows, or names the one that lifts last.
--- ARGV: configuration, run id, least epoch, operation (take, hit, look), want, group, cost, slot life in us, nonce, now,
+-- ARGV: configuration, run id, least epoch, operation (take, hit, look, glance), want, group, cost, slot life in us, nonce, now,
 -- owner, class. A denied owner gets a place in line; a better class and those whose time has come go first.
 -- Answers {n, epoch} | {0, epoch, reason, scope, window, lift in us, in line} | {-1, ms until the rebuild lease ends}
--- | {-2, 0}: the caller's configuration is outdated. `look` adds JSON.
+-- | {-2, 0}: the caller's configuration is outdated. `look` adds JSON, `glance` the same without those in line.
 
 local conf = cjson.decode(ARGV[1])
 local op, want, least, cost = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -79,7 +79,7 @@ local function look()
     malformed = tonumber(redis.call('HGET', KEYS[1], 'malformed') or 0)}
   for i, s in ipairs(scopes) do
     details.scopes[i] = describe(s, now)
-    details.scopes[i].waiting = describe_line(s, now, 32)
+    details.scopes[i].waiting = op == 'look' and describe_line(s, now, 32) or {}
   end
   return cjson.encode(details)
 end
@@ -104,7 +104,7 @@ if denial then
     end
   end
   answer = {0, epoch, denial[1], denial[2], denial[3], integer(math.max(1, denial[4] - now)), in_line}
-elseif op ~= 'look' then
+elseif op == 'take' or op == 'hit' then
   granted = granted - granted % least
   answer[1] = granted
   local slots = {}
@@ -112,7 +112,7 @@ elseif op ~= 'look' then
   grant(slots)
 end
 for _, s in ipairs(scopes) do save(s, now) end
-if op == 'look' then
+if op == 'look' or op == 'glance' then
   for i = #answer + 1, 7 do answer[i] = '' end
   answer[8] = look()
 end
