@@ -460,16 +460,16 @@ def test_a_throttle_of_one_site_leaves_the_others_alone(make):
 
 
 def test_what_is_counted_in_buckets_never_leaves_before_its_time(make, clock):
-    """A bucket ends after all that is in it: a thousand answered just after one began are held a whole second."""
+    """A bucket ends after all that is in it: a thousand answered just before its end are held a whole second."""
     limiter = make("3000/second", longest_request_s=2.0)
     quantum_us = 1_000_000 // 512
     for _ in range(10):
         send(limiter, 100)
         clock.advance(0.01)
-    clock.now_us += quantum_us - clock.now_us % quantum_us + 1
+    clock.now_us += quantum_us - clock.now_us % quantum_us - 1
     send(limiter, 1000)
-    clock.now_us += 1_000_000 - 1
+    clock.now_us += 1_000_000 - 1000
     (window,) = limiter.snapshot(SPOTIFY).windows
     assert window.used == 1000
-    clock.now_us += 1 + quantum_us
+    clock.now_us += 1000 + quantum_us
     assert limiter.snapshot(SPOTIFY).windows[0].used == 0
