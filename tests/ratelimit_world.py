@@ -174,3 +174,11 @@ class SamePortValkey(Valkey):
         port = self.port
         super().start()
         assert port in (0, self.port), f"port {port} was taken by another process"
+
+
+def use_up(limiter, count, clock, gap_s=0.01):
+    """Send and answer *count* requests, one after the other."""
+    for _ in range(count):
+        (slot,) = limiter.reserve(SPOTIFY).slots
+        limiter.settle([SlotResult(slot)])
+        clock.advance(gap_s)

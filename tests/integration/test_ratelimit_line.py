@@ -5,41 +5,11 @@ from __future__ import annotations
 import pytest
 import redis
 from limiter_play import Client, fairness, play
-from ratelimit_world import SPOTIFY, Clock, MemoryHistory, provider_limits
+from ratelimit_world import SPOTIFY, use_up
 
 from jobqueue.errors import InvalidInputError
 from jobqueue.model.job import Priority
 from jobqueue.model.limit import Adjustment, BreakerConfig, DenialReason, Denied, Granted, Scope, SlotResult, SlotUse
-from jobqueue.ratelimit.limiter import Limiter
-
-
-@pytest.fixture
-def clock():
-    """A clock that stands still."""
-    return Clock()
-
-
-@pytest.fixture
-def make(redis_url, clock):
-    """Make limiters of ``spotify`` on the standing clock; closed after the test."""
-    made = []
-
-    def make(windows="", **options):
-        limits = {"spotify": provider_limits(windows, **options)}
-        made.append(Limiter(redis_url, limits, MemoryHistory(clock), clock_us=clock))
-        return made[-1]
-
-    yield make
-    for limiter in made:
-        limiter.close()
-
-
-def use_up(limiter, count, clock, gap_s=0.01):
-    """Send and answer *count* requests, one after the other."""
-    for _ in range(count):
-        (slot,) = limiter.reserve(SPOTIFY).slots
-        limiter.settle([SlotResult(slot)])
-        clock.advance(gap_s)
 
 
 def ask(limiter, owner, want=1, priority=Priority.DEFAULT, **more):

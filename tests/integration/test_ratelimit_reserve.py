@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
-from ratelimit_world import Clock, MemoryHistory, provider_limits
+from ratelimit_world import provider_limits
 
 from jobqueue.model.limit import (
     BreakerConfig,
@@ -24,27 +24,6 @@ from jobqueue.ratelimit.history import NoHistory
 from jobqueue.ratelimit.limiter import Limiter
 
 SPOTIFY, ALICE, BOB = Scope("spotify"), Scope("spotify", "alice"), Scope("spotify", "bob")
-
-
-@pytest.fixture
-def clock():
-    """A clock that stands still."""
-    return Clock()
-
-
-@pytest.fixture
-def make(redis_url, clock):
-    """Make limiters of ``spotify`` on the standing clock; closed after the test."""
-    made = []
-
-    def make(windows="", *, history=None, **options):
-        limits = {"spotify": provider_limits(windows, **options)}
-        made.append(Limiter(redis_url, limits, history or MemoryHistory(clock), clock_us=clock))
-        return made[-1]
-
-    yield make
-    for limiter in made:
-        limiter.close()
 
 
 def granted(decision, count=None):

@@ -32,33 +32,6 @@ PACIFIC = ZoneInfo("America/Los_Angeles")
 DAILY = "5/day resets at midnight America/Los_Angeles"
 
 
-@pytest.fixture
-def clock():
-    """A clock that stands still."""
-    return Clock()
-
-
-@pytest.fixture
-def history(clock):
-    """A history in memory."""
-    return MemoryHistory(clock)
-
-
-@pytest.fixture
-def make(redis_url, clock, history):
-    """Make limiters of ``spotify`` on the standing clock; closed after the test."""
-    made = []
-
-    def make(windows="", *, limits=None, **options):
-        limits = limits or provider_limits(windows, **options)
-        made.append(Limiter(redis_url, {"spotify": limits}, history, clock_us=clock))
-        return made[-1]
-
-    yield make
-    for limiter in made:
-        limiter.close()
-
-
 def at(clock, *when):
     """Set the clock to a Pacific wall-clock time."""
     clock.now_us = round(datetime(*when, tzinfo=PACIFIC).timestamp() * 1_000_000)
