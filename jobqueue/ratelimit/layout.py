@@ -27,8 +27,8 @@ LOOK_AGAIN_US = 50_000
 HEALTH_TTL_MS = 7 * 86_400_000
 _IDLE_TTL_S = 3600
 FIRST_MARGIN, LEAST_MARGIN, MOST_MARGIN = 40, 64, 2
-"""An eager window's margin, as parts of its length: what it begins with, and what it may become. A throttle costs a whole
-second's pause, more than a wider margin: measured at 30/s, a margin down to 1/500 was throttled three times a minute."""
+"""An eager window's margin as parts of its length: at first, at least, at most. A throttle costs a whole second's
+pause, more than a wider margin does: measured at 30/s, one down to 1/500 was throttled up to three times a minute."""
 
 
 @dataclass(frozen=True, slots=True)
