@@ -161,11 +161,11 @@ def test_what_throttles_taught_is_shown_and_outlives_redis_until_it_is_forgotten
     for _ in range(2):
         view = program.json(*SHOW)
         (learned,) = view["learned"]
-        assert (learned["scope"], learned["limit"], learned["known"]) == ("noop", 12, 12)
+        assert (learned["scope"], learned["limit"], learned["known"]) == ("noop", 10, 10)
         assert 0 <= learned["throttled_ago_s"] < 60
         assert [pause["reason"] for pause in view["cooldowns"]] == ["throttled"]
         shown = program(*SHOW).out
-        assert "learned of noop, 20 per 1 minute: 12 may be sent now, 12 are known to pass, throttled" in shown
+        assert "learned of noop, 20 per 1 minute: 10 may be sent now, 10 are known to pass, throttled" in shown
         assert "pause of noop: throttled, lifts in " in shown
         redis_client.flushall()
     answer = program("limits", "reset", "noop", "--learned", "--cooldown")

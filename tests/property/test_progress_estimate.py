@@ -105,6 +105,6 @@ def test_progress_is_plain_json() -> None:
     assert found["deadline_at"] is None
     assert found["waiting_for"] == "noop quota"
     assert found["quota"] == [
-        {"scope": "noop", "window": "5 per 1 minute", "limit": 5, "used": 3, "in_flight": 1, "remaining": 1,
-         "frees_in_s": 0.5, "resets_in_s": 59.123},
+        {"scope": "noop", "window": "5 per 1 minute", "limit": 5, "used": 3, "in_flight": 1, "foreign": 0,
+         "remaining": 1, "frees_in_s": 0.5, "resets_in_s": 59.123},
     ]  # fmt: skip
