@@ -12,6 +12,7 @@ from jobqueue.model.limit import (
     CircuitBreakerState,
     Cooldown,
     Denied,
+    Granted,
     LearnedLimit,
     ProviderLimits,
     RateLimitConfig,
@@ -182,3 +183,11 @@ def use_up(limiter, count, clock, gap_s=0.01):
         (slot,) = limiter.reserve(SPOTIFY).slots
         limiter.settle([SlotResult(slot)])
         clock.advance(gap_s)
+
+
+def send(limiter, count, **result):
+    """Send *count* requests and answer them at once."""
+    decision = limiter.reserve(SPOTIFY, want=count)
+    assert isinstance(decision, Granted), decision
+    assert len(decision.slots) == count
+    limiter.settle([SlotResult(slot, **result) for slot in decision.slots])
