@@ -36,7 +36,7 @@ class Learned:
 
     Attributes:
         known: Requests seen to pass in one window.
-        base: Half of what the limit was thought to be before the throttle; *known* counts from there.
+        base: Half of what the limit was thought to be before the throttle: never less is sent.
         at_us: When the latest throttle was answered; 0: nothing is learned.
         proofs: How often more than was known has passed since.
     """
